@@ -36,6 +36,7 @@ from dde.explore.server import origins_of
 from dde.explore.session import Session
 from dde.plots import columns
 from dde.tutorial import Suite
+from picture_checks import caption_of
 
 METRICS = ["arc_easy", "mmlu_average", "train_loss"]
 LINEAGES = ("dolma1_7-150M-default", "dclm-baseline-150M-default")
@@ -386,6 +387,23 @@ def test_groups_are_means_with_their_range(dataset: xr.Dataset) -> None:
     assert base.group == "150M"
     assert len(drawing.panels[0].band_run) >= 1
     exec(code_of(dataset, drawing.choices), {"ds": dataset})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"band": ("seed",), "min_count": 1}, {"group_by": "data"}, {"relative_to": "base"}, {"runs": (SFT,)}],
+    ids=str,
+)
+def test_the_caption_is_that_of_the_picture(
+    dataset: xr.Dataset, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = replace(CHOICES, **changes)
+    drawing = draw(Loaded(dataset), choices)
+    picture = drawing.shown.dde.plot(**plot_options(choices, drawing.shown), backend="bokeh")
+    assert drawing.caption == caption_of(picture)
+    assert not drawing.caption.endswith("points thinned.")
+    monkeypatch.setattr("dde.plots.panels.MARKERS", 1)
+    assert draw(Loaded(dataset), choices).caption.endswith("; points thinned.")
 
 
 def test_smoothed_curves_have_the_others_behind(dataset: xr.Dataset) -> None:

@@ -86,6 +86,12 @@ def starts_with_few_lineages_and_a_metric_that_has_values(visit: Visit) -> None:
     assert visit.page.locator("h1").inner_text() == "arc_challenge"
     assert re.match(r"1 lineage, 4 runs, a grid of \d+ points", visit.page.locator("h1 + p").inner_text())
     assert len({point["run_id"] for point in visit.points()}) >= 3
+    caption = visit.page.locator(".caption")
+    assert caption.inner_text().startswith(
+        "ARC-Challenge, primary metric against tokens since the start of pretraining; 4"
+    )
+    panel = visit.page.locator("canvas:visible").last.bounding_box()
+    assert caption.bounding_box()["y"] >= panel["y"] + panel["height"]
 
 
 def pointing_at_an_observation_says_what_it_is(visit: Visit) -> None:

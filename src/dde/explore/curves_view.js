@@ -73,6 +73,7 @@ class Page {
     this.listened = new WeakSet()
     this.root = make("div", "page")
     this.grid = make("div", "grid")
+    this.caption = make("p", "caption")
     this.list = new RunList(this)
     this.tooltip = make("div", "tip")
     this.tooltip.setAttribute("role", "status")
@@ -91,7 +92,7 @@ class Page {
       if (element != null && element.parentNode !== slot) slot.replaceChildren(element, make("div", "cross"))
       return slot
     })
-    this.grid.replaceChildren(...this.slots)
+    this.grid.replaceChildren(...this.slots, this.caption)
   }
 
   // Panels without columns are those that their figures show already.
@@ -128,6 +129,7 @@ class Page {
     })
     for (const panel of this.panels) this.drawn.set(panel.columns.figure, panel)
     for (const panel of this.panels) panel.frame()
+    this.caption.textContent = payload.caption
     this.list.fill(payload)
     this.mark()
     this.wrap()

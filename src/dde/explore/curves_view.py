@@ -54,8 +54,8 @@ class CurvesView(pn.custom.JSComponent):
     figures : list of Bokeh figures
         The pool: as many of each kind as were needed so far.
     payload : dict
-        What is drawn: ``panels``, columns with the position of their figure; ``looks`` of runs; ``hue_label``; and
-        ``version``, which counts drawings. Panels whose figures show these columns already have none.
+        What is drawn: ``panels``, columns with the position of their figure; ``looks`` of runs; ``hue_label``;
+        ``caption``; and ``version``, which counts drawings. Panels whose figures show these columns already have none.
     missing : int
         Version of a drawing of which a page does not have all columns; it gets them.
     zoomed : dict of str to list of float
@@ -96,7 +96,7 @@ class CurvesView(pn.custom.JSComponent):
             self.param.watch(lambda event, name=name: setattr(marks, name, event.new), name)
             marks.param.watch(lambda event, name=name: setattr(self, name, event.new), name)
 
-    def draw(self, panels: Sequence[PanelColumns], looks: Sequence[RunLook], hue_label: str) -> None:
+    def draw(self, panels: Sequence[PanelColumns], looks: Sequence[RunLook], hue_label: str, caption: str) -> None:
         """Draw panels in the figures of the pool.
 
         Parameters
@@ -106,6 +106,8 @@ class CurvesView(pn.custom.JSComponent):
             Of the runs to which the columns refer by number.
         hue_label : str
             Title of the list of runs.
+        caption : str
+            What the panels show.
         """
         used: dict[int, PanelColumns] = {}
         made: list[Any] = []
@@ -120,7 +122,12 @@ class CurvesView(pn.custom.JSComponent):
             used[next((k for k in free if self._sent.get(k) is columns), free[0])] = columns
         self._axes = {f"x.{c.x_name}": c.log_x for c in panels} | {f"y.{c.y_name}": c.log_y for c in panels}
         self._version += 1
-        drawing = {"looks": [asdict(look) for look in looks], "hue_label": hue_label, "version": self._version}
+        drawing = {
+            "looks": [asdict(look) for look in looks],
+            "hue_label": hue_label,
+            "caption": caption,
+            "version": self._version,
+        }
         panels_by_figure = {k: columns.as_message() | {"figure": k} for k, columns in used.items()}
         self._complete = drawing | {"panels": list(panels_by_figure.values())}
         changed = [p if self._sent.get(k) is not used[k] else {"figure": k} for k, p in panels_by_figure.items()]

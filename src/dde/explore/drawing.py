@@ -18,7 +18,7 @@ from dde.explore.listing import run_table
 from dde.plots.backends.choice import writing_with
 from dde.plots.columns import PanelColumns, RunLook, columns_of, has_same_columns, looks_of
 from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
-from dde.plots.curves import CurveFinder, curve_panels
+from dde.plots.curves import CurveFinder, curve_panels, curves_caption
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
 from dde.plots.panels import Panel
 from dde.printable import spreadsheet_safe
@@ -216,6 +216,8 @@ class Drawing:
         Of the runs to which the columns refer by number.
     hue_label : str
         What the colours stand for; "" for nothing.
+    caption : str
+        As that of the picture of ``ds.dde.plot``.
     notes : list of str
         Texts of warnings.
     """
@@ -225,6 +227,7 @@ class Drawing:
     panels: list[PanelColumns]
     looks: list[RunLook]
     hue_label: str
+    caption: str
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -252,12 +255,16 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         rows = curve_panels(selection.dataset, **options, finder=loaded.finder(choices))
     panels = _each_labelled([panel for row in rows for panel in row])
     looks = looks_of(panels)
+    columns = loaded.columns(panels, {look.run_id: look.number for look in looks})
+    is_thinned = any(panel.is_thinned for panel in columns)
+    shown = {name: options.get(name) for name in ("band", "group_by", "relative_to", "smooth")}
     return Drawing(
         choices,
         selection,
-        loaded.columns(panels, {look.run_id: look.number for look in looks}),
+        columns,
         looks,
         panels[0].look.hue_label if panels[0].look.colours else "",
+        curves_caption(selection.dataset, rows, **shown, is_thinned=is_thinned),
         list(dict.fromkeys([*selection.notes, *notes])),
     )
 

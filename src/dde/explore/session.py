@@ -322,7 +322,7 @@ class Session:
             self.drawing = made
             self._alert.visible = False
             self._shown.visible = True
-            self.curves.draw(made.panels, made.looks, made.hue_label)
+            self.curves.draw(made.panels, made.looks, made.hue_label, made.caption)
             if self._pending is not None:
                 self._mark_as(self._pending, made)
                 self._restore(_CURVES, self.curves)

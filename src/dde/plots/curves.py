@@ -53,6 +53,7 @@ __all__ = [
     "Scale",
     "columns_for_facets",
     "curve_panels",
+    "curves_caption",
     "labelled_below",
     "metric_panels",
     "plot_curves",
@@ -345,11 +346,13 @@ def plot_curves(
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
     frame = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
-    words = _band_words(dataset, band, group_by)
+    width = _frame_width(rows, frame, options)
+    is_thinned = any(panel.is_thinned(width) for panel in panels)
+    text = curves_caption(dataset, rows, band, group_by, relative_to, smooth, is_thinned, options)
     with drawing_with(backend) as drawing:
         # One legend for all panels.
+        words = _band_words(dataset, band, group_by)
         found = _relabelled(curve_legend(panels, drawing, words), panels[0].look, options)
-        text = _caption(dataset, rows, words, relative_to, smooth, _frame_width(rows, frame, options), options)
         contents = [[_content(panel, drawing) for panel in row] for row in rows]
         return draw_figure(contents, frame, found, text, options, drawing)
 
@@ -386,16 +389,37 @@ def _frame_width(rows: Sequence[Sequence[Panel]], size: tuple[int, int], options
     return size[0] if inches is None else int(inches[0] * FRAME_PIXELS_PER_INCH / max(map(len, rows)))
 
 
-def _caption(
+def curves_caption(
     dataset: xr.Dataset,
     rows: Sequence[Sequence[Panel]],
-    band: str,
-    relative_to: str | None,
-    smooth: float | None,
-    width: int,
-    options: PictureOptions,
+    band: str | Sequence[str] | None = None,
+    group_by: str | None = None,
+    relative_to: str | None = None,
+    smooth: float | None = None,
+    is_thinned: bool = False,
+    options: PictureOptions = NO_OPTIONS,
 ) -> str:
-    """Return what curves show: metrics and axis, runs, the interval, and what is left out."""
+    """Return what curves show: metrics and axis, runs, the interval, and what is left out.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        The Dataset that is drawn.
+    rows : sequence of sequence of Panel
+        As :func:`curve_panels` returns them for it.
+    band, group_by, relative_to, smooth
+        As of :func:`plot_curves`.
+    is_thinned : bool, default False
+        Whether fewer points are drawn than there are.
+    options : PictureOptions, optional
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> curves_caption(ds, curve_panels(ds), is_thinned=True)[-15:]
+    'points thinned.'
+    """
     panels = [panel for row in rows for panel in row]
     segments = [s for p in panels for s in p.segments]
     metrics = dict.fromkeys(p.frame.y.name.removesuffix("_since_branch") for p in panels)
@@ -403,7 +427,7 @@ def _caption(
     subject = subject_text(names)
     axis = next((p.frame.x for p in panels if not p.frame.since_branch), panels[0].frame.x)
     against = axis.label or panels[-1].frame.x.label
-    over, _, interval = band.partition("|")
+    over, _, interval = _band_words(dataset, band, group_by).partition("|")
     shown = {s.root if s.is_base else s.run_id for s in segments}
     if over:
         means = {s.run_id for s in segments}
@@ -415,7 +439,7 @@ def _caption(
     left_out = ""
     if not over and (missing := _without_values(dataset, segments)):
         left_out = f"left out: {counted(missing, 'run')} without values"
-    thinned = "points thinned" if any(p.is_thinned(width) for p in panels) else ""
+    thinned = "points thinned" if is_thinned else ""
     if relative_to == "base":
         subject = f"change of {subject} from the base"
     elif relative_to:
