@@ -526,28 +526,20 @@ class RunList {
     this.filter()
   }
 
-  pattern() {
-    const text = this.search.value.trim()
-    const between = text.match(/^\/(.*)\/$/)
-    try {
-      this.search.setCustomValidity("")
-      if (between) return new RegExp(between[1], "i")
-    } catch (error) {
-      this.search.setCustomValidity(String(error.message))
-      return null
-    }
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean)
-    return {test: (name) => words.every((word) => name.toLowerCase().includes(word))}
-  }
-
   filter() {
-    const pattern = this.pattern()
-    this.search.classList.toggle("wrong", pattern == null)
-    this.search.title = pattern == null ? this.search.validationMessage : ""
-    if (pattern == null) return
+    let test, problem = ""
+    try {
+      test = searcher(this.search.value)
+    } catch (error) {
+      problem = String(error.message)
+    }
+    this.search.classList.toggle("wrong", problem !== "")
+    this.search.title = problem
+    this.search.setCustomValidity(problem)
+    if (problem) return
     this.matching = []
     for (const [run_id, {row, text}] of this.rows) {
-      const matches = pattern.test(text)
+      const matches = test(text)
       row.style.display = matches ? "" : "none"
       if (matches) this.matching.push(run_id)
     }
@@ -619,12 +611,6 @@ function press(button, on, label) {
   button.setAttribute("aria-label", label)
 }
 
-function make(tag, name) {
-  const element = document.createElement(tag)
-  if (name) element.className = name
-  return element
-}
-
 function button(text, title, act) {
   const element = make("button", "")
   Object.assign(element, {type: "button", textContent: text, title})
@@ -658,14 +644,6 @@ function at(xs, ys, x) {
   }
   if (xs[high] === xs[low]) return ys[high]
   return ys[low] + ((ys[high] - ys[low]) * (x - xs[low])) / (xs[high] - xs[low])
-}
-
-function short(value) {
-  const size = Math.abs(value)
-  if (size >= 1e15 || (size > 0 && size < 1e-3)) return value.toExponential(2)
-  for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
-    if (size >= unit) return parseFloat((value / unit).toPrecision(4)) + letter
-  return String(parseFloat(value.toPrecision(4)))
 }
 
 // A number with as many digits as a range of this width shows.

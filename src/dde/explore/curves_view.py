@@ -78,7 +78,7 @@ class CurvesView(pn.custom.JSComponent):
 
     # New figures join the others; the page is not made again for them.
     _render_policy = "manual"
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("run_lists.js", "curves_view.js"))
     _stylesheets: ClassVar[list[str]] = [Path(__file__).with_suffix(".css").read_text()]
 
     def __init__(self, marks: Marks, **params: Any) -> None:

@@ -270,7 +270,7 @@ class RunTable {
       headerHozAlign: number ? "right" : "left",
       formatter: (cell) => {
         const value = cell.getValue()
-        const text = Object.assign(make("span", ""), {textContent: shown(value)})
+        const text = Object.assign(make("span", ""), {textContent: short(value)})
         if (value != null) text.title = String(value)
         return text
       },
@@ -325,7 +325,7 @@ class RunTable {
     }
     const fields = this.model.payload.columns.map((column) => column.field)
     if (text === "") this.table.clearFilter()
-    else this.table.setFilter((row) => test([row.run_id, ...fields.map((field) => shown(row[field]))].join("\n")))
+    else this.table.setFilter((row) => test([row.run_id, ...fields.map((field) => short(row[field]))].join("\n")))
   }
 
   clear() {
@@ -439,16 +439,6 @@ function textual(text) {
   return (value) => test(String(value ?? ""))
 }
 
-function searcher(text) {
-  const between = /^\/(.*)\/$/.exec(text)
-  if (between) {
-    const pattern = new RegExp(between[1], "im")
-    return (value) => pattern.test(value)
-  }
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean)
-  return (value) => words.every((word) => value.toLowerCase().includes(word))
-}
-
 // Conditions such as ">1e-5", ">=2 <=4", "1M..2B", "none" and "any"; all of them have to hold.
 function numeric(text) {
   const tests = text.replace(/([<>=])\s+/g, "$1").split(/[\s,]+/).filter(Boolean).map((part) => {
@@ -465,7 +455,7 @@ function numeric(text) {
       ">": (value) => value > bound, ">=": (value) => value >= bound,
       "<": (value) => value < bound, "<=": (value) => value <= bound,
       // A number is given as it is shown, which is rounded.
-    }[sign] ?? ((value) => value === bound || shown(value) === shown(bound))
+    }[sign] ?? ((value) => value === bound || short(value) === short(bound))
     return (value) => value != null && compare(value)
   })
   return (value) => tests.every((test) => test(value))
@@ -487,17 +477,6 @@ function byName(a, b, rowA, rowB, column, dir) {
   })
   if (sizes[0] && sizes[1]) return sizes[0] - sizes[1]
   return a.localeCompare(b, "en", {numeric: true})
-}
-
-// Numbers as in the pictures; a cell without a value is empty.
-function shown(value) {
-  if (value == null) return ""
-  if (typeof value !== "number") return String(value)
-  if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf"
-  const size = Math.abs(value)
-  const unit = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([least]) => size >= least)
-  if (size > 0 && size < 1e-2) return value.toExponential(2).replace(/\.?0+e/, "e")
-  return unit ? parseFloat((value / unit[0]).toPrecision(4)) + unit[1] : String(parseFloat(value.toPrecision(4)))
 }
 
 // A text that a spreadsheet would compute is copied as text.
@@ -526,11 +505,5 @@ function icon(path, label, pressed, act) {
 function button(text, act) {
   const element = Object.assign(make("button", "action"), {type: "button", textContent: text})
   element.addEventListener("click", act)
-  return element
-}
-
-function make(tag, name) {
-  const element = document.createElement(tag)
-  if (name) element.className = name
   return element
 }

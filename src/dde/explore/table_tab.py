@@ -260,7 +260,7 @@ class RunTable(pn.custom.JSComponent):
     baseline = param.String(default="")
     opened = param.String(default="")
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("run_lists.js", "table_tab.js"))
     _stylesheets: ClassVar[list[str]] = [Path(__file__).with_suffix(".css").read_text()]
 
     def __init__(self, marks: Marks, **params: Any) -> None:
