@@ -141,7 +141,7 @@ def test_an_address_keeps_what_it_says_of_tabs_that_are_not_open(tab: str, datas
         ("Gone", "tab=Gone"),
     ],
 )
-def test_what_an_address_names_in_vain_is_said(tab: str, query: str, dataset: xr.Dataset) -> None:
+def test_what_an_address_names_and_does_not_exist_is_reported(tab: str, query: str, dataset: xr.Dataset) -> None:
     words = query.rpartition("&")[2]
     session = session_of(dataset, query)
     if tab not in ("Curves", "Gone"):
