@@ -266,6 +266,11 @@ def test_zoom_and_table_stand_in_the_address(tiny_suite: Suite, browser: Any, tm
         assert visit.complaints + other.complaints == []
         other.close()
 
+        answer = Visit(browser, f"{url}?tab=Answers&answers.question=reach&answers.metrics=arc_easy&answers.target=0.3")
+        answer.page.locator("img[alt*=reach]").wait_for()
+        assert answer.complaints == []
+        answer.close()
+
         # One step back each.
         for wanted, gone in [
             ("table.sort=", "table.order="),

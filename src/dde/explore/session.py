@@ -368,14 +368,16 @@ class Session:
         title = self._tab.value
         if title not in _TABS:
             return
-        if title not in self._tabs:
-            self._tabs[title] = _make_tab(title, self.marks)
-            self._tabs[title].param.watch(lambda _: self._write_address(), "state")
-            self._pages[title].append(self._tabs[title].view)
+        tab = self._tabs.get(title) or _make_tab(title, self.marks)
         colours = {look.run_id: look.colour for look in made.looks}
         shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
-        self._tabs[title].show(shown)
-        self._restore(title, self._tabs[title])
+        tab.show(shown)
+        self._restore(title, tab)
+        if title not in self._tabs:
+            # Only now: the browser would not know widgets that are replaced in the message that brings them.
+            self._tabs[title] = tab
+            self._pages[title].append(tab.view)
+            tab.param.watch(lambda _: self._write_address(), "state")
 
     def _on_marks(self, *events: Any) -> None:
         changed = {event.name: event.new for event in events}
