@@ -257,7 +257,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
     looks = looks_of(panels)
     columns = loaded.columns(panels, {look.run_id: look.number for look in looks})
     is_thinned = any(panel.is_thinned for panel in columns)
-    shown = {name: options.get(name) for name in ("band", "group_by", "relative_to", "smooth")}
+    shown: dict[str, Any] = {name: options.get(name) for name in ("band", "group_by", "relative_to", "smooth")}
     return Drawing(
         choices,
         selection,
