@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 import xarray as xr
 
-import dde.tutorial
 from dde.cli.imports import paused_collection
 from dde.cli.options import (
     CacheDir,
@@ -95,7 +94,10 @@ def explore(
         if data is None:
             cache = None if no_cache else Path(cache_dir) / "demo"
             progress("generating the suite")
-            repository = dde.tutorial.open_repository("small", cache_dir=cache)
+            # Only this needs the generator.
+            from dde.tutorial import open_repository
+
+            repository = open_repository("small", cache_dir=cache)
             opened = Opened(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if cache is None else str(cache))
             )
