@@ -32,9 +32,12 @@ export function render({model, el, view}) {
   return page.root
 }
 
-// Bokeh lays out the whole page for each change of each figure, and paints all figures each time. Let changes that come
-// together be laid out once, and here alone: the size of this component does not depend on that of others.
+// Bokeh lays out the whole page for each change of each figure and of each widget, and paints all figures each time.
+// Figures are laid out here alone, once for changes that come together, since no other size depends on theirs; and when
+// their own size changes, which is observed.
 function lay_out_once(view) {
+  const names = ["update_layout", "update_bbox", "_compute_layout", "after_layout"]
+  const inside = Object.fromEntries(names.map((name) => [name, view[name].bind(view)]))
   let waits = false, restyles = false
   const later = (also_styles) => {
     restyles ||= also_styles
@@ -42,23 +45,26 @@ function lay_out_once(view) {
     waits = true
     queueMicrotask(() => {
       waits = false
-      if (restyles) view.update_layout()
+      if (restyles) inside.update_layout()
       restyles = false
-      view.measure_layout()
-      view.update_bbox()
-      view._compute_layout()
-      view.after_layout()
+      for (const figure of view.layoutable_views) {
+        if (figure.layout == null) figure.update_layout()
+        figure.measure_layout()
+      }
+      inside.update_bbox()
+      inside._compute_layout()
+      inside.after_layout()
     })
   }
   view.invalidate_layout = () => later(true)
   view.compute_layout = () => later(false)
-  // The page may be measured while figures are built but not laid out yet.
-  view.measure_layout = () => {
-    for (const figure of view.layoutable_views) {
-      if (figure.layout == null) figure.update_layout()
-      figure.measure_layout()
-    }
+  // What the layout of the page asks for.
+  view.update_layout = () => {
+    view.update_style()
+    view._update_layout()
   }
+  view.update_bbox = () => view._update_bbox()
+  view.measure_layout = view._compute_layout = view.after_layout = () => {}
 }
 
 class Page {
@@ -113,6 +119,9 @@ class Page {
       this.waiting = setTimeout(() => this.draw(payload), 15)
       return
     }
+    // Both new figures and columns announce themselves.
+    if (this.version === payload.version) return
+    this.version = payload.version
     this.looks = []
     for (const look of payload.looks) this.looks[look.number] = look
     this.at = new Map(payload.looks.map((look) => [look.run_id, look.number]))
