@@ -88,7 +88,7 @@ def starts_with_few_lineages_and_a_metric_that_has_values(visit: Visit) -> None:
     assert len({point["run_id"] for point in visit.points()}) >= 3
     caption = visit.page.locator(".caption")
     assert caption.inner_text().startswith(
-        "ARC-Challenge, primary metric against tokens since the start of pretraining; 4"
+        "ARC-Challenge (primary metric) against tokens since the start of pretraining; 4"
     )
     panel = visit.page.locator("canvas:visible").last.bounding_box()
     assert caption.bounding_box()["y"] >= panel["y"] + panel["height"]
