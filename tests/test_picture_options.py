@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dde.errors import SelectionError, UnknownNameError
@@ -26,11 +27,37 @@ from dde.plots.picture_options import PictureOptions, palette_colours
         ({"palette": ["steelblu"]}, UnknownNameError, "Did you mean steelblue"),
         ({"palette": {"C4": "#12"}}, UnknownNameError, "not a colour"),
         ({"order": "C4"}, SelectionError, "no order in it"),
+        ({"order": {"data": "C4"}}, SelectionError, "'C4' is not a list"),
+        ({"order": {"data", "params"}}, SelectionError, "is not a list"),
+        ({"order": 3}, SelectionError, "3 is not a list"),
+        ({"palette": 3}, SelectionError, "palette=3 is not a palette.*list of colours"),
+        ({"palette": {"red", "blue"}}, SelectionError, "is not a palette"),
+        ({"palette": ["red", None]}, UnknownNameError, r"None is not a colour, so nothing is drawn\. Pass"),
+        ({"title": 3}, SelectionError, "title=3 is not a text"),
+        ({"labels": "arc_easy"}, SelectionError, "does not say what labels are of.*by name"),
+        ({"labels": ["arc_easy"]}, SelectionError, "does not say what labels are of"),
+        ({"labels": {"arc_easy": None}}, SelectionError, "'arc_easy' the label None, which is not a text"),
+        ({"caption": 5}, SelectionError, "caption=5 is neither"),
     ],
 )
 def test_options_without_a_meaning_are_errors(options: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         PictureOptions(**options).check()
+
+
+def test_arrays_are_lists() -> None:
+    options = PictureOptions(
+        size=np.array([7, 5]), xlim=np.array([0.0, 1.0]), palette=np.array(["red", "blue"]), order=np.array(["b", "a"])
+    ).check()
+    assert options.inches() == (7.0, 5.0)
+    assert options.limits("x", (0.5, 2.0)) == (0.0, 1.0)
+    assert options.colours("data", ["a", "b"]) == {"b": "#ff0000", "a": "#0000ff"}
+
+
+def test_colours_of_values_need_a_hue() -> None:
+    with pytest.raises(SelectionError, match=r"gives colours to values \(C4\).*no hue.*palette=\['steelblue'\]"):
+        PictureOptions(palette={"C4": "red"}).plain("#000000")
+    assert PictureOptions(palette=["red"]).plain("#000000") == "#ff0000"
 
 
 def test_palettes_give_a_colour_for_each_value_or_say_why_not() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
+
+import numpy as np
 
 from dde.errors import SelectionError, UnknownNameError, list_names, near_names
 from dde.plots.colours import colours_of, is_given, is_number, is_ordered, label_of, sorted_values
@@ -81,7 +83,7 @@ class PictureOptions:
         UnknownNameError
             When there is no such palette, colour or place of the legend.
         SelectionError
-            When a size, font size or limit is not possible.
+            When a size, font size or limit is not possible, or an option has another type.
 
         Examples
         --------
@@ -117,18 +119,45 @@ class PictureOptions:
         for name, limits in (("xlim", self.xlim), ("ylim", self.ylim)):
             if limits is not None:
                 _check_limits(name, limits)
+        self._check_texts()
         if isinstance(self.palette, str):
             palette_colours(self.palette, 1)
         elif self.palette is not None:
             every = self.palette.values() if isinstance(self.palette, Mapping) else self.palette
+            if not isinstance(self.palette, Mapping) and not _is_list(self.palette):
+                raise SelectionError(
+                    f"palette={self.palette!r} is not a palette, so nothing is drawn. Pass the name of one, such as "
+                    "'viridis', a list of colours, or a colour for each value: {'C4': 'black'}."
+                )
             for colour in every:
                 as_colour(colour)
-        if isinstance(self.order, str):
+        orders = self.order.values() if isinstance(self.order, Mapping) else [self.order]
+        if self.order is not None and (wrong := [order for order in orders if not _is_list(order)]):
             raise SelectionError(
-                f"order={self.order!r} is one text, so there is no order in it. Pass a list of values, or lists by "
-                "coordinate: {'optimizer': ['adam', 'muon']}."
+                f"order={self.order!r} has no order in it: {wrong[0]!r} is not a list, so nothing is drawn. Pass a "
+                "list of values, or lists by coordinate: {'optimizer': ['adam', 'muon']}."
             )
         return self
+
+    def _check_texts(self) -> None:
+        if self.title is not None and not isinstance(self.title, str):
+            raise SelectionError(f"title={self.title!r} is not a text, so nothing is drawn. Pass a text, or None.")
+        if not isinstance(self.caption, (str, bool, np.bool_, type(None))):
+            raise SelectionError(
+                f"caption={self.caption!r} is neither a text nor a truth value, so nothing is drawn. Pass the text of "
+                "the caption, True for one that states what is shown, or False for none."
+            )
+        if self.labels is not None and not isinstance(self.labels, Mapping):
+            raise SelectionError(
+                f"labels={self.labels!r} does not say what labels are of, so nothing is drawn. Pass them by name: "
+                "{'arc_easy': 'ARC-Easy accuracy'}."
+            )
+        for name, label in (self.labels or {}).items():
+            if not isinstance(label, str):
+                raise SelectionError(
+                    f"labels= gives {name!r} the label {label!r}, which is not a text, so nothing is drawn. Pass a "
+                    "text, or leave it out for the usual label."
+                )
 
     @property
     def scale(self) -> float:
@@ -345,9 +374,20 @@ class PictureOptions:
         return [to_hex(shades(k / (len(usual) - 1))) for k in range(len(usual))]
 
     def plain(self, usual: str) -> str:
-        """Return the colour of a picture without a hue."""
-        if self.palette is None or isinstance(self.palette, Mapping):
+        """Return the colour of a picture without a hue.
+
+        Raises
+        ------
+        SelectionError
+            When the palette gives colours to names, or is empty.
+        """
+        if self.palette is None:
             return usual
+        if isinstance(self.palette, Mapping):
+            raise SelectionError(
+                f"palette= gives colours to values ({list_names(map(str, self.palette))}), and this picture has no hue "
+                "with values, so they would not be used. Choose a hue, or pass one colour: palette=['steelblue']."
+            )
         return _of_values(self.palette, [""])[0]
 
     def limits(
@@ -401,9 +441,9 @@ def as_colour(colour: str) -> str:
     from matplotlib.colors import get_named_colors_mapping, is_color_like, to_hex
 
     if not is_color_like(colour):
+        near = near_names(colour, map(str, get_named_colors_mapping())) if isinstance(colour, str) else ""
         raise UnknownNameError(
-            f"{colour!r} is not a colour, so nothing is drawn."
-            f"{near_names(colour, [str(n) for n in get_named_colors_mapping()])} Pass a name such as 'steelblue', or "
+            f"{colour!r} is not a colour, so nothing is drawn.{near} Pass a name such as 'steelblue', or "
             "six hexadecimal digits such as '#0072B2'."
         )
     return str(to_hex(colour))
@@ -474,6 +514,10 @@ def _of_values(palette: str | Sequence[str], values: Sequence[Any]) -> list[str]
     return [as_colour(c) for c in palette[: len(values)]]
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, (str, bytes, Set, Mapping))
+
+
 def _is_named(name: object, value: object) -> bool:
     """Return whether a name is that of a value: equal, the same number, or the text that the picture shows."""
     if name == value or name == str(value) or name == label_of(value):
@@ -487,7 +531,7 @@ def _is_named(name: object, value: object) -> bool:
 
 
 def _check_pair(option: str, pair: Any, meaning: str) -> None:
-    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+    if not _is_list(pair) or len(pair) != 2:
         raise SelectionError(f"{option}={pair!r} is not a pair of numbers, so nothing is drawn. Pass {meaning}.")
     if not all(v is None or is_number(v) for v in pair):
         raise SelectionError(f"{option}={pair!r} does not hold numbers, so nothing is drawn. Pass {meaning}.")

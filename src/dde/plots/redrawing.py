@@ -156,7 +156,13 @@ def _composed(picture: Any, backend: BackendName) -> Any:
 
 def _copied(value: Any) -> Any:
     # A copy of arrays may be large; variables that are replaced in the original are not replaced in a shallow copy.
-    return value.copy(deep=False) if isinstance(value, (xr.Dataset, xr.DataArray)) else deepcopy(value)
+    if isinstance(value, (xr.Dataset, xr.DataArray)):
+        return value.copy(deep=False)
+    try:
+        return deepcopy(value)
+    except TypeError:
+        # Generators can't be copied; that they are not options is said where options are checked.
+        return value
 
 
 def _parts(picture: Any) -> list[tuple[Any, ...]]:

@@ -307,17 +307,17 @@ def _look(
     answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], quantity: Sequence[str], options: PictureOptions
 ) -> _Look:
     is_curve = len(quantity) == 1
-    plain = options.plain(PRIMARY)
     if len(groups.labels) > 1:
         used = sorted({int(g) for p in panels for g in p.group})
         # A fit of members without a value of the factor has the label "none".
         colours = options.colours(str(answer.attrs.get("by")), [groups.values[g] for g in used])
         by_value = {groups.values[g]: g for g in used}
-        return _Look({by_value[v]: colour for v, colour in colours.items()}, False, is_curve, plain)
+        return _Look({by_value[v]: colour for v, colour in colours.items()}, False, is_curve, PRIMARY)
     every = np.concatenate([p.n_params for p in panels])
     sizes = np.unique(every[np.isfinite(every)]).tolist()
     if len(sizes) > 1 and list(quantity) != ["n_params"]:
-        return _Look(options.colours("n_params", sizes), True, is_curve, plain)
+        return _Look(options.colours("n_params", sizes), True, is_curve, PRIMARY)
+    plain = options.plain(PRIMARY)
     return _Look({0: plain}, False, is_curve, plain)
 
 
