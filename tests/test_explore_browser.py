@@ -215,6 +215,28 @@ def what_cannot_be_drawn_is_said_in_words(visit: Visit, tmp_path: Path) -> None:
     assert not visit.page.get_by_text("no metric is chosen").is_visible()
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+def test_browsers_that_leave_while_something_is_drawn_are_no_error(
+    suite: Suite, browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with exploring(suite.data, suite.wandb, "--no-cache", *METRICS, folder=tmp_path) as (address, _):
+        for k in range(8):
+            visit = Visit(browser, address)
+            visit.drawn(1)
+            visit.pick("To draw, side by side", "piqa")
+            visit.page.wait_for_timeout(60 * k)
+            visit.close()
+        last = Visit(browser, address)
+        last.drawn(1)
+        last.close()
+    # What the process said is printed when it ends.
+    said = capsys.readouterr().out
+    assert "Exploring at" in said
+    assert "Traceback" not in said
+    assert "never retrieved" not in said
+
+
 def talks_to(address: str, origin: str) -> int:
     """The status that a page from an origin gets when it wants to talk to the server."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -75,6 +76,7 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
             "Choose another --port, or an --address of this machine."
         ) from error
     server.start()
+    _ignore_closed_sessions(server.io_loop)
     if threading.current_thread() is threading.main_thread():
         # The server handles Ctrl-C itself; how the process ends is the decision of its caller.
         loop: Any = server.io_loop
@@ -100,6 +102,21 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
         server.stop()
     if failed:
         raise failed[0]
+
+
+def _ignore_closed_sessions(io_loop: Any) -> None:
+    """Log nothing when a message can't be sent because the browser left.
+
+    Panel does not wait for the last messages to a session that it destroys, so that asyncio would report each as a
+    task whose exception was never retrieved, with a traceback. All other errors are logged as before.
+    """
+    from tornado.websocket import WebSocketClosedError
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), WebSocketClosedError):
+            loop.default_exception_handler(context)
+
+    io_loop.asyncio_loop.set_exception_handler(handle)
 
 
 def _free_port(address: str) -> int:
