@@ -17,9 +17,11 @@ import dde
 from browser import running_chromium
 from dde.errors import SelectionError
 from dde.plots.axis_format import linear_ticks
+from dde.plots.colours import WINDOW
 from dde.plots.curves import curve_panels
 from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, legend_entries, printed
 from picture_checks import tick_labels as labels_in
+from test_tree_of_merges import soups
 
 BACKENDS = ["bokeh", "matplotlib"]
 
@@ -274,3 +276,48 @@ def test_axes_of_differences_name_the_metric(bases: xr.Dataset) -> None:
         assert {"ARC-Easy, change from the base", "PIQA, change from the base"} == set(labels)
         assert {t.rpartition(", ")[2] for t in titles_of(figure)} == {"ARC-Easy", "PIQA"}
     assert np.isfinite(effect.gain).any()
+
+
+# --- many points, long names, colours
+
+
+def test_close_points_are_small(bases: xr.Dataset) -> None:
+    def sizes(part: xr.Dataset, **options: Any) -> set[float]:
+        with printed(part.dde.plot("arc_easy", backend="matplotlib", zoom=False, caption=False, **options)) as figure:
+            points = [p for a in figure.axes for p in a.collections if isinstance(p, PathCollection)]
+            return {round(float(s), 3) for p in points if len(p.get_offsets()) > 1 for s in p.get_sizes()}
+
+    part = bases.dde.sel(params="300M", seed=0, data="C4")
+    (large,) = sizes(part)
+    (small,) = sizes(part, xlim=(0, 1e12))
+    assert small < large / 4
+
+
+def test_long_titles_have_two_lines(bases: xr.Dataset) -> None:
+    names = {name: f"{name} of the tasks that are in none of the mixtures" for name in ("C4", "DCLM-Baseline")}
+    long = bases.dde.sel(data=["C4", "DCLM-Baseline"], seed=0)
+    for backend in BACKENDS:
+        picture = long.dde.plot_scaling("arc_easy", facet_by="data", labels=names, backend=backend)
+        if backend == "bokeh":
+            titles = [f.title.text for f in figures_of(picture)]
+        else:
+            with printed(picture) as figure:
+                assert_nothing_is_cut_off(figure)
+                titles = titles_of(figure)
+        assert [t.replace("\n", " ") for t in titles] == [f"data: {name}" for name in names.values()]
+        assert all(t.count("\n") == 1 for t in titles)
+
+
+def test_a_png_has_the_colours_of_the_picture(sweep: xr.Dataset, tmp_path: Path) -> None:
+    with Image.open(dde.save(sweep.dde.plot_tree("arc_easy"), tmp_path / "tree.png")) as image:
+        assert image.mode == "P"
+        colours = {f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in image.convert("RGB").getcolors(1 << 20)}
+    assert colours["#ffffff"] > colours[WINDOW] > 10_000
+    assert colours["#440154"] > 100
+
+
+def test_no_tick_is_in_the_way_of_the_first_one_after_a_break() -> None:
+    with printed(soups(4).dde.plot_tree("acc", backend="matplotlib")) as figure:
+        axis = figure.axes[0].xaxis
+        assert {label.get_rotation() for label in axis.get_ticklabels()} == {0.0}
+        assert {"0", "+0"} <= set(labels_in(axis))

@@ -24,7 +24,7 @@ __all__ = [
     "TickCounts",
     "arrange",
     "panel_layouts",
-    "shorten_title",
+    "title_lines",
     "title_points",
     "wrapped",
 ]
@@ -272,8 +272,8 @@ class PanelLayout:
         Font size of the titles, at the usual size of text.
     around : Surroundings
         What the figure has around its panels.
-    has_titles : bool
-        Whether any panel of the figure has a title, which all leave room for.
+    title_rows : int
+        Number of lines of the longest title of a panel, which all leave room for; 0 where none has a title.
     """
 
     size: tuple[int, int]
@@ -286,7 +286,7 @@ class PanelLayout:
     legend_size: tuple[float, float] = (0.0, 0.0)
     title_points: float = 11.0
     around: Surroundings = Surroundings()
-    has_titles: bool = True
+    title_rows: int = 1
 
     @property
     def text_size(self) -> tuple[int, int]:
@@ -333,7 +333,7 @@ class PanelLayout:
 
     def title_height(self) -> float:
         """Return the inches above a frame for the title of its panel."""
-        return (_TITLE_INCHES if self.has_titles else _UNTITLED_INCHES) * self.around.scale
+        return _inches_above(self.title_rows, self.title_points) * self.around.scale
 
     def _cell_inches(self) -> tuple[float, float]:
         across, down = self.frame_size_inches()
@@ -401,19 +401,28 @@ def title_points(titles: Iterable[str], pixels: int) -> float:
     return max(min(11.0, fitting // 0.5 / 2), 7.0)
 
 
-def shorten_title(title: str, points: float, pixels: int) -> str:
-    """Return a title shortened in the middle so that it is no wider than its frame.
+def title_lines(title: str, points: float, pixels: int) -> list[str]:
+    """Return a title in at most two lines that are no wider than its frame, shortened between them where it is longer.
 
     Examples
     --------
-    >>> shorten_title("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
-    'CommonsenseQA, 15… 25% / Dolma 75%'
+    >>> title_lines("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
+    ['CommonsenseQA, 150M on DCLM-', 'Baseline 25% / Dolma 75%']
+    >>> title_lines("crows pairs english race color, difference of likelihoods", 11, 240)
+    ['crows pairs english…', 'of likelihoods']
     """
-    most = int(pixels / (_TITLE_PIXELS * points))
-    if len(title) <= most:
-        return title
+    most = max(int(pixels / (_TITLE_PIXELS * points)), 2)
+    lines = textwrap.wrap(title, most)
+    if len(lines) <= 2:
+        return lines
     # The end often distinguishes facets, such as a seed.
-    return f"{title[: most // 2].rstrip(' ,/')}… {title[-(most - most // 2 - 2) :].lstrip(' ,/')}"
+    end = textwrap.wrap(title[::-1], most)[0][::-1]
+    return [f"{textwrap.wrap(title, most - 1)[0].rstrip(' ,/')}…", end.lstrip(" ,/")]
+
+
+def _inches_above(rows: int, points: float) -> float:
+    """Return the inches above a frame for titles of some lines, at the usual size of text."""
+    return _TITLE_INCHES + (rows - 1) * 1.3 * points / 72 if rows else _UNTITLED_INCHES
 
 
 def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
@@ -456,18 +465,18 @@ def panel_layouts(
     notes = max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
     turned = max((f.x.tick_height(across) for f in frames), default=0.0)
     lines = max((len(f.x.fitted_label(across).splitlines()) for f in frames), default=1) - 1
-    has_titles = any(title.strip() for title in titles)
-    untitled = 0.0 if has_titles else _TITLE_INCHES - _UNTITLED_INCHES
-    bottom = scale * (_BOTTOM_MARGIN - untitled + notes + turned + max(lines, 0) * _LINE_INCHES)
+    points = title_points(titles, across)
+    title_rows = max((len(title_lines(title, points, across)) for title in titles), default=0)
+    above = _inches_above(title_rows, points) - _TITLE_INCHES
+    bottom = scale * (_BOTTOM_MARGIN + above + notes + turned + max(lines, 0) * _LINE_INCHES)
     legend_size = (0.0, 0.0)
     if legend and around.legend_place == "right":
         width, height = legend.inches(_legend_height(up, len(rows), around))
         # The gap beside the frame does not shrink with text.
         legend_size = scale * width + max(1 - scale, 0.0) * _LEGEND_GAP, scale * height
     columns = max(map(len, rows))
-    points = title_points(titles, across)
     return [
-        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, points, around, has_titles)
+        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, points, around, title_rows)
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]

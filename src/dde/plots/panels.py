@@ -15,7 +15,7 @@ from dde.plots.axis_format import short_number
 from dde.plots.backends.base import Backend, dash_pattern, with_dash
 from dde.plots.colours import INK, NEUTRAL, LineColour, dash_of, is_given, marker_in
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, title_lines
 from dde.plots.legends import Legend
 
 __all__ = [
@@ -37,6 +37,8 @@ __all__ = [
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
+# So is a stretch whose points are closer than this number of pixels, where it has several: edges would hide points.
+_CLOSE, _FEW = 4.0, 8
 # All points of a panel with more of them than this are drawn small, too.
 _MANY = 400
 # Cells of a stretch without a marker that have a tooltip. Tooltips for all cells would make the page heavy.
@@ -178,18 +180,19 @@ class Panel:
         if self.mark_branches:
             elements += self._branch_marks(hv, dims, backend)
         shifted = self.shifted_segments()
-        columns = columns_for(len(shifted), layout.size[0])
+        width = layout.size[0]
+        columns = columns_for(len(shifted), width)
         behind = [(s, o) for s, o in self.shifted_behind() if not self.look.highlight or self.look.is_highlighted(s)]
         for lines in self._lines(behind, columns):
             elements += coloured_lines(dims, lines, backend.line("colour", crowd=PALE))
         elements += self._bands(hv, dims, backend, shifted)
         strong = [(s, since) for s, since in shifted if self.look.is_highlighted(s)]
         if not self.look.highlight:
-            elements += self._curves(hv, dims, backend, shifted, columns, len(shifted))
+            elements += self._curves(hv, dims, backend, shifted, columns, len(shifted), width)
         else:
             others = [(s, since) for s, since in shifted if not self.look.is_highlighted(s)]
-            elements += self._curves(hv, dims, backend, others, columns, PALE)
-            elements += self._curves(hv, dims, backend, strong, columns, 1, backend.thick_line())
+            elements += self._curves(hv, dims, backend, others, columns, PALE, width)
+            elements += self._curves(hv, dims, backend, strong, columns, 1, width, backend.thick_line())
         if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
             missing = "no values after the branch" if self.frame.since_branch and not derived else "no values"
             elements.append(hv.Labels([(*self.frame.middle(), missing)], dims, "text").opts(**backend.text(INK)))
@@ -203,6 +206,7 @@ class Panel:
         shifted: Shifted,
         columns: int,
         crowd: int,
+        width: int,
         strong: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[Any]:
         """Return the lines and points of segments that share a strength."""
@@ -211,7 +215,7 @@ class Panel:
         elements = coloured_lines(dims, complete, backend.line("colour", crowd=crowd) | dict(strong))
         elements += coloured_lines(dims, partial, backend.partial_line("colour", crowd=crowd) | dict(strong))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
-        return elements + self._points(hv, dims, backend, shifted, crowd)
+        return elements + self._points(hv, dims, backend, shifted, crowd, width)
 
     def _lines(self, shifted: Shifted, columns: int) -> tuple[Lines, Lines]:
         """Return lines of runs and of means over all their runs, and lines of means over fewer runs."""
@@ -257,7 +261,9 @@ class Panel:
                 bars += [([a, a], [b, c], colour) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
-    def _points(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted, crowd: int) -> list[Any]:
+    def _points(
+        self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted, crowd: int, width: int
+    ) -> list[Any]:
         """Return markers at observed points; a selection of them if there are too many."""
         fields = ["colour", "run", "run_id", "tokens", "step", "support", "count"]
         tooltips = [
@@ -276,9 +282,13 @@ class Panel:
         if total > MARKERS:
             observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
         groups: dict[tuple[str, bool], list[Any]] = {}
+        looks = self._dense_looks(shifted, total, width)
         for s, since, at in observed:
             if len(at):
-                groups.setdefault(self._look_of_points(s, total), []).extend(self._cells(s, since, at))
+                # Few points are seen only if they are large.
+                marker = self.look.marker(s)
+                is_dense = self._is_dense(s, total) or (len(at) >= _FEW and looks.get(marker, False))
+                groups.setdefault((marker, is_dense), []).extend(self._cells(s, since, at))
         elements = [
             hv.Points(rows, dims, fields).opts(**backend.points("colour", marker, dense, tooltips, crowd))
             for (marker, dense), rows in groups.items()
@@ -290,9 +300,28 @@ class Panel:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.invisible_points(tooltips)))
         return elements
 
-    def _look_of_points(self, segment: Segment, total: int) -> tuple[str, bool]:
-        dense = segment.is_log or total > _MANY or int((segment.support == OBSERVED).sum()) > _DENSE
-        return self.look.marker(segment), dense
+    def _dense_looks(self, shifted: Shifted, total: int, width: int) -> dict[str, bool]:
+        """Return, by marker, whether at least half of the stretches with several points have them close or small."""
+        found: dict[str, list[bool]] = {}
+        for segment, since in shifted:
+            spacing = self._spacing(segment.x[segment.support == OBSERVED] - since, width)
+            if np.isfinite(spacing):
+                is_close = spacing < _CLOSE or self._is_dense(segment, total)
+                found.setdefault(self.look.marker(segment), []).append(is_close)
+        return {marker: bool(np.mean(close) >= 0.5) for marker, close in found.items()}
+
+    def _is_dense(self, segment: Segment, total: int) -> bool:
+        return segment.is_log or total > _MANY or int((segment.support == OBSERVED).sum()) > _DENSE
+
+    def _spacing(self, x: npt.NDArray[np.float64], width: int) -> float:
+        """Return the mean distance in pixels of neighbours among the points that are shown; NaN for few of them."""
+        low, high = self.frame.x.limits or (-np.inf, np.inf)
+        shown = x[(x >= low) & (x <= high)]
+        if len(shown) < _FEW or not np.isfinite(high - low):
+            return float("nan")
+        first, last = float(shown.min()), float(shown.max())
+        share = np.log(last / first) / np.log(high / low) if self.frame.x.is_log else (last - first) / (high - low)
+        return float(share * width / (len(shown) - 1))
 
     def _cells(self, segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
         """Return points with the fields of their tooltips."""
@@ -370,15 +399,14 @@ def framed(
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
     literal, legend = backend.literal_text, legend.with_texts(backend.literal_text)
     # HoloViews formats titles: braces would be replaced.
-    heading = (
-        literal(shorten_title(title, layout.title_points, layout.text_size[0])).replace("{", "{{").replace("}", "}}")
-    )
+    heading = literal("\n".join(title_lines(title, layout.title_points, layout.text_size[0])))
+    heading = heading.replace("{", "{{").replace("}", "}}")
     # The first element names the axes, which branch marks can't do. A curve of one point is invisible; without any
     # point, Matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh drops the x label of a figure without a title beside one with a title.
-        "title": heading or ("\N{NO-BREAK SPACE}" if layout.has_titles else ""),
+        "title": heading or ("\N{NO-BREAK SPACE}" if layout.title_rows else ""),
         "xlabel": literal("\n".join(filter(None, [frame.x.fitted_label(layout.text_size[0]), frame.note]))),
         "ylabel": literal(frame.y.fitted_label(layout.text_size[1])),
         "logx": frame.x.is_log,

@@ -253,6 +253,8 @@ _ROW_PIXELS, _MANY_ROWS, _LOW_ROW_PIXELS, _WIDTH = 19, 60, 15, 560
 _MOST_ROWS = 320
 # Shares of the width for pretraining and the gap after it. On one scale, post-training would be too short to see.
 _PRETRAINING, _GAP = 0.36, 0.05
+# Least distance between the last tick of pretraining and the first one after it.
+_TICK_GAP = 0.07
 # Separates the ids of the parents of a merge.
 _ALSO = " & "
 _NAMES = {"supervised_ft": "supervised finetuning", "dpo": "DPO"}
@@ -378,6 +380,8 @@ class _BrokenAxis:
         first = [(self.before(t), label) for t, label in zip(before, tick_labels(before), strict=True)]
         if not self.posttraining_tokens:
             return tuple(first)
+        # A tick shortly before the break would stand in the way of the first one after it.
+        first = [(place, label) for place, label in first if place == 0 or self.after(0) - place > _TICK_GAP]
         return (*first, *((self.after(t), f"+{label}") for t, label in zip(after, tick_labels(after), strict=True)))
 
 
