@@ -332,7 +332,10 @@ def test_parallel_coordinates_select_what_is_inside_the_ranges(dataset: xr.Datas
     def select(served: Served) -> None:
         served.marks.selected = ids[:1]
 
-    acts: dict[str, Any] = {"other": lambda served: served.tab.show(other), "select": select}
+    def restore(served: Served) -> None:
+        assert served.tab.restore({"range.arc_easy": ["0.5..1.05"], "range.gone": ["0..1"]}) == {"range.gone": ["0..1"]}
+
+    acts: dict[str, Any] = {"other": lambda served: served.tab.show(other), "select": select, "restore": restore}
     with serving(ParallelTab, shown, **acts) as served:
         visit = Visit(browser, served.url, 1280)
         visit.page.locator("canvas:visible").first.wait_for()
@@ -354,6 +357,7 @@ def test_parallel_coordinates_select_what_is_inside_the_ranges(dataset: xr.Datas
         both = ranged(("arc_easy", 0.5, 2), ("learning_rate", -1, -0.06))
         assert len(both) < len(high)
         until(visit, lambda: served.marks.selected == both)
+        until(visit, lambda: list(served.tab.state) == ["range.arc_easy", "range.learning_rate"])
         visit.page.mouse.dblclick(*place_of(visit, rate, 0.5))
         until(visit, lambda: served.marks.selected == high)
         visit.page.mouse.dblclick(*place_of(visit, at + 0.5, 1.2))
@@ -369,6 +373,16 @@ def test_parallel_coordinates_select_what_is_inside_the_ranges(dataset: xr.Datas
           return reached.filter((model) => model.data?.high && !model.data.title).map((m) => m.data.x.length)
         }"""
         until(visit, lambda: set(visit.page.evaluate(ranges)) == {0})
+        until(visit, lambda: served.tab.state == {})
+        visit.page.get_by_text("restore", exact=True).click()
+        until(visit, lambda: served.marks.selected == high)
+        until(visit, lambda: set(visit.page.evaluate(ranges)) == {1})
+        visit.page.wait_for_timeout(300)
+        assert served.tab.state == {"range.arc_easy": ["0.5..1.05"]}
+        visit.page.mouse.dblclick(*place_of(visit, at, 0.7))
+        until(visit, lambda: served.marks.selected == [] and served.tab.state == {})
+        visit.page.get_by_text("select", exact=True).click()
+        until(visit, lambda: served.marks.selected == ids[:1])
         visit.page.get_by_text("other", exact=True).click()
         until(visit, lambda: list(served.tab.axes.value)[-2:] == ["arc_easy", "piqa"])
         pick(visit, "Colour", "last arc_easy")

@@ -58,6 +58,8 @@ def chosen_in(tab: str, session: Session) -> None:
     elif tab == "Parallel":
         opened.axes.value = [*opened.axes.value[1:], "params"]
         opened.colour.value = "train_loss"
+        # As the browser sends a range.
+        opened._sources["brushes"].data = {"x": [1], "low": [0.25], "high": [1.1]}
     else:
         opened._question.value, opened._metrics.value = "reach", ["train_loss"]
         opened._widgets["reach"]["target"].value = "3.5, 4"
@@ -76,7 +78,7 @@ def look_of(tab: str, session: Session) -> Any:
     if tab == "Scatter":
         return [widget.value for widget in (opened.x, opened.y, opened.log_x, opened.log_y, opened.colour)]
     if tab == "Parallel":
-        return opened.axes.value, opened.colour.value
+        return opened.axes.value, opened.colour.value, opened._sources["brushes"].data
     return (opened._answer.asked, opened._answer.frame.to_json()) if opened._answer else None
 
 
@@ -135,6 +137,7 @@ def test_an_address_keeps_what_it_says_of_tabs_that_are_not_open(tab: str, datas
         ("Scatter", "scatter.log_y=perhaps"),
         ("Parallel", "parallel.axes=gone"),
         ("Parallel", "parallel.colour=gone"),
+        ("Parallel", "parallel.range.arc_easy=high"),
         ("Answers", "answers.question=why"),
         ("Answers", "answers.question=reach&answers.target=3&answers.rule=soon"),
         ("Run", "run.x=1"),

@@ -69,6 +69,7 @@ class ColumnsTab(Tab):
             self._restore(columns, reader)
             self.colour.value = reader.one("colour", columns.names()) or ""
         self._draw()
+        self._restore_ranges(columns, reader)
         return reader.unknown
 
     # What subclasses define
@@ -80,6 +81,9 @@ class ColumnsTab(Tab):
     def _restore(self, columns: RunColumns, reader: StateReader) -> None:
         """Set the widgets of axes as a state says, or to their defaults."""
         raise NotImplementedError
+
+    def _restore_ranges(self, columns: RunColumns, reader: StateReader) -> None:
+        """Set ranges of axes as a state says, after runs are drawn; by default there are none."""
 
     def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
         """Return the choices of axes that differ from the defaults."""
@@ -136,8 +140,13 @@ class ColumnsTab(Tab):
             self._legend.object = colours.legend
         # In a notebook, changes of Bokeh's models are not sent by themselves.
         pn.io.push_notebook(self.view)
-        colour = {"colour": [self.colour.value]} if self.colour.value else {}
-        self.state = self._axes_state(columns) | colour
+        self._set_state()
+
+    def _set_state(self) -> None:
+        """Note the choices for the address."""
+        if self._columns is not None:
+            colour = {"colour": [self.colour.value]} if self.colour.value else {}
+            self.state = self._axes_state(self._columns) | colour
 
     def _columns_of_runs(
         self, columns: RunColumns, colours: Coloured, drawn: npt.NDArray[np.intp]

@@ -37,6 +37,8 @@ _SOURCES = {
     "ticks": ("x", "y", "text"),
     "brushes": ("x", "low", "high"),
 }
+# Prefix of the name of a range in the state, before the name of its column.
+_RANGE = "range."
 _TOOLTIP = (
     f'<div style="{TEXT_STYLE};max-width:420px"><b>@name</b><br><span style="color:@color">&#9679;</span> @c_text</div>'
 )
@@ -63,14 +65,15 @@ class ParallelTab(ColumnsTab):
         super().__init__(marks)
         # Whether a column has an axis, for columns that were added or removed; it may name columns that are gone.
         self._chosen: dict[str, bool] = {}
+        # Heights between which a person selects runs, by column.
+        self._ranges: dict[str, tuple[float, float]] = {}
         self.axes = pn.widgets.MultiChoice(
             label="Axes", options=[], placeholder="type to search", search_option_limit=200, option_limit=200, **WIDE
         )
         self.axes.param.watch(self._on_axes, "value")
         self._sources = {name: ColumnDataSource({c: [] for c in columns}) for name, columns in _SOURCES.items()}
         self._figure, self._lines = _figure(self._sources)
-        lines = self._sources["lines"]
-        lines.selected.on_change("indices", lambda attr, old, new: self._on_brush(lines, new))
+        self._sources["brushes"].on_change("data", lambda attr, old, new: self._on_ranges())
         choices = pn.Row(pn.Column(self.axes, styles={"flex": "1 1 auto", "min-width": "0"}), self.colour, **WIDE)
         self.view = pn.Column(choices, self._note, pn.pane.Bokeh(self._figure, **WIDE), self._legend, **WIDE)
 
@@ -91,8 +94,63 @@ class ParallelTab(ColumnsTab):
         )
         self._list(columns)
 
+    def _restore_ranges(self, columns: RunColumns, reader: StateReader) -> None:
+        ranges: dict[str, tuple[float, float]] = {}
+        for name in self.axes.value:
+            text = reader.text(f"{_RANGE}{name}")
+            try:
+                low, high = map(float, text.split(".."))
+                ranges[name] = low, high
+            except ValueError:
+                if text:
+                    reader.unknown[f"{_RANGE}{name}"] = [text]
+        self._set_ranges(ranges)
+        if ranges:
+            self._on_brush(self._sources["lines"], self._inside())
+        self._set_state()
+
     def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
-        return {} if self.axes.value == columns.axes() else {"axes": list(self.axes.value)}
+        names = list(self.axes.value)
+        axes = {} if names == columns.axes() else {"axes": names}
+        ranges = {name: self._ranges[name] for name in names if name in self._ranges}
+        return axes | {f"{_RANGE}{name}": [f"{low:.6g}..{high:.6g}"] for name, (low, high) in ranges.items()}
+
+    def _on_ranges(self) -> None:
+        """Select the runs inside the ranges that a person has drawn."""
+        names, data = self.axes.value, self._sources["brushes"].data
+        drawn = {names[int(k)]: (low, high) for k, low, high in zip(data["x"], data["low"], data["high"], strict=True)}
+        if drawn != self._ranges:
+            self._ranges = drawn
+            # One message, so that the address changes once.
+            with pn.io.hold():
+                self._on_brush(self._sources["lines"], self._inside())
+                self._set_state()
+
+    def _set_ranges(self, ranges: dict[str, tuple[float, float]]) -> None:
+        self._ranges = ranges
+        self._sources["brushes"].data = {
+            "x": [self.axes.value.index(name) for name in ranges],
+            "low": [low for low, _ in ranges.values()],
+            "high": [high for _, high in ranges.values()],
+        }
+
+    def _inside(self) -> list[int]:
+        """Return the positions of the lines that are inside all ranges; none without a range."""
+        names = self.axes.value
+        heights = np.array(self._sources["lines"].data["ys"], np.float64).reshape(-1, max(len(names), 1))
+        inside = np.full(len(heights), bool(self._ranges))
+        for name, (low, high) in self._ranges.items():
+            at = heights[:, names.index(name)]
+            inside &= (at >= low) & (at <= high)
+        return [int(k) for k in np.flatnonzero(inside)]
+
+    def _select(self) -> None:
+        run_ids = self._sources["lines"].data["run_id"]
+        if self._ranges and {run_ids[k] for k in self._inside()} != set(self._marks.selected):
+            # The selection was made elsewhere, so that the ranges don't describe it.
+            self._set_ranges({})
+            self._set_state()
+        super()._select()
 
     def _on_axes(self, event: Any) -> None:
         if not self._is_filling:
@@ -119,6 +177,7 @@ class ParallelTab(ColumnsTab):
             "high": [1.0] * len(axes),
             "title": [_short(printable(columns[name].title), _LONGEST_TITLE) for name in chosen],
         }
+        self._set_ranges({name: ends for name, ends in self._ranges.items() if name in chosen})
         ticks = [(k, height, text) for k, axis in enumerate(axes) for height, text in axis.ticks]
         self._sources["ticks"].data = {name: [tick[at] for tick in ticks] for at, name in enumerate(("x", "y", "text"))}
         limits = self._figure.x_range
@@ -241,13 +300,9 @@ def _figure(sources: dict[str, ColumnDataSource]) -> tuple[Any, Any]:
         source=sources["brushes"],
     )  # fmt: skip
     figure.add_tools(HoverTool(renderers=[lines], tooltips=_TOOLTIP, line_policy="interp", limit=4))
-    # Ranges are drawn in the browser alone.
-    sources["brushes"].syncable = False
     arguments = {name: sources[name] for name in ("lines", "axes", "brushes")}
     for event, code in (("panstart", _START), ("pan", _DRAG), ("panend", _END), ("doubletap", _REMOVE)):
         figure.js_on_event(event, CustomJS(args=arguments, code=_INSIDE + code))
-    sources["lines"].selected.js_on_change("indices", CustomJS(args=arguments, code=_FORGET))
-    sources["axes"].js_on_change("data", CustomJS(args=arguments, code="brushes.data = {x: [], low: [], high: []}"))
     return figure, lines
 
 
@@ -267,11 +322,11 @@ const inside = () => {
     }
   return found
 }
-// Only the end of a drag is sent to the server. Ranges without any run fade all.
+// Only the ranges at the end of a drag are sent to the server, which selects the same runs.
+const put = (changes) => brushes.setv(changes, {sync: false})
 const select = (sync) => {
-  const found = inside()
-  brushes.tags = [found.join()]
-  lines.selected.setv({indices: found}, {sync, check_eq: !sync})
+  lines.selected.setv({indices: inside()}, {sync: false})
+  if (sync) brushes.setv({data: brushes.data}, {check_eq: false})
 }
 const without = (axis) => {
   const {x, low, high} = brushes.data
@@ -281,7 +336,7 @@ const without = (axis) => {
 """
 _START = """
 const axis = near(cb_obj.x)
-brushes.name = axis == null ? "" : JSON.stringify([axis, cb_obj.y])
+put({name: axis == null ? "" : JSON.stringify([axis, cb_obj.y])})
 """
 _DRAG = """
 if (brushes.name) {
@@ -289,24 +344,19 @@ if (brushes.name) {
   const {x, low, high} = without(axis)
   // A range that reaches the end of an axis includes what lies there, whatever the rounding.
   const limits = [Math.min(from, cb_obj.y), Math.max(from, cb_obj.y)]
-  brushes.data = {x: [...x, axis], low: [...low, limits[0]], high: [...high, limits[1]]}
+  put({data: {x: [...x, axis], low: [...low, limits[0]], high: [...high, limits[1]]}})
   select(false)
 }
 """
 _END = """
 if (brushes.name) {
-  brushes.name = ""
+  put({name: ""})
   select(true)
 }
 """
 _REMOVE = """
 const axis = near(cb_obj.x)
 const has = axis != null && Array.from(brushes.data.x).includes(axis)
-brushes.data = has ? without(axis) : {x: [], low: [], high: []}
+put({data: has ? without(axis) : {x: [], low: [], high: []}})
 select(true)
-"""
-# Ranges that don't describe the selection, because it was made elsewhere, are removed.
-_FORGET = """
-if (brushes.data.x.length && brushes.tags[0] !== lines.selected.indices.join())
-  brushes.data = {x: [], low: [], high: []}
 """
