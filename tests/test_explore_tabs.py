@@ -357,7 +357,7 @@ def test_parallel_coordinates_select_what_is_inside_the_ranges(dataset: xr.Datas
         both = ranged(("arc_easy", 0.5, 2), ("learning_rate", -1, -0.06))
         assert len(both) < len(high)
         until(visit, lambda: served.marks.selected == both)
-        until(visit, lambda: list(served.tab.state) == ["range.arc_easy", "range.learning_rate"])
+        until(visit, lambda: set(served.tab.state) == {"range.arc_easy", "range.learning_rate"})
         visit.page.mouse.dblclick(*place_of(visit, rate, 0.5))
         until(visit, lambda: served.marks.selected == high)
         visit.page.mouse.dblclick(*place_of(visit, at + 0.5, 1.2))
