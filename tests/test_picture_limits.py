@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import dde
-from dde.errors import DdeWarning
+from dde.errors import DdeWarning, SelectionError
 from dde.plots.axis_format import padded_range
 from dde.plots.colours import label_of, shades
 from dde.plots.curve_segments import find_segments
@@ -151,3 +151,64 @@ def test_what_is_not_known_to_be_a_log_has_points_of_full_size(suite: xr.Dataset
         assert after.anchor is None
         assert after.values.tolist() == before.values[-len(after.values) :].tolist()
     assert all(s.is_log for s in find_segments(suite, "train_loss"))
+
+
+# Values of pictures of final values
+
+
+@pytest.fixture(scope="module")
+def finetuned(suite: xr.Dataset) -> xr.Dataset:
+    return suite[["arc_easy"]].dde.sel(params="150M", run_type="supervised_ft")
+
+
+def of_final(dataset: xr.Dataset, **options: Any) -> Any:
+    return dataset.dde.plot_final("arc_easy", group_by="data", backend="matplotlib", **options)
+
+
+def of_slopes(dataset: xr.Dataset, **options: Any) -> Any:
+    return dataset.dde.plot_slopes("arc_easy", backend="matplotlib", **options)
+
+
+def of_parallel(dataset: xr.Dataset, **options: Any) -> Any:
+    return dataset.dde.plot_parallel("arc_easy", dimensions=["data", "arc_easy"], backend="matplotlib", **options)
+
+
+@pytest.mark.parametrize("draw", [of_final, of_slopes, of_parallel])
+def test_final_values_are_numbers(finetuned: xr.Dataset, draw: Any) -> None:
+    start = np.datetime64("2025-01-01", "ns")
+    when = finetuned.arc_easy.copy(data=np.full(finetuned.arc_easy.shape, start))
+    for values, said in (
+        (when, "holds times, and this picture needs numbers"),
+        (when - start, "holds durations"),
+        (finetuned.arc_easy.astype(str), "holds text"),
+        (finetuned.arc_easy.astype(complex), "holds complex numbers"),
+    ):
+        with pytest.raises(SelectionError, match=said):
+            draw(finetuned.assign(arc_easy=values))
+    with pytest.raises(SelectionError, match="no run has a value of arc_easy"):
+        draw(finetuned.assign(arc_easy=finetuned.arc_easy * np.nan))
+
+
+@pytest.mark.parametrize(("draw", "log", "noun"), [(of_final, "log_x", "dot"), (of_slopes, "log_y", "line")])
+def test_values_that_an_axis_cannot_show_are_counted(finetuned: xr.Dataset, draw: Any, log: str, noun: str) -> None:
+    is_lost = (finetuned.data == "C4").broadcast_like(finetuned.arc_easy)
+    with printed(draw(finetuned.assign(arc_easy=finetuned.arc_easy.where(~is_lost, np.inf)))) as figure:
+        caption = " ".join(figure.texts[-1].get_text().split())
+    assert re.search(rf"not drawn: \d+ {noun}s? with infinite values", caption)
+    with printed(draw(finetuned.assign(arc_easy=finetuned.arc_easy.where(~is_lost, 0.0)), **{log: True})) as figure:
+        caption = " ".join(figure.texts[-1].get_text().split())
+    assert re.search(rf"not drawn: \d+ {noun}s? with values at or below zero on a logarithmic axis", caption)
+    with pytest.raises(SelectionError, match=rf"{noun}s with infinite values\).*\. Select other runs"):
+        draw(finetuned.assign(arc_easy=finetuned.arc_easy + np.inf))
+    with pytest.raises(SelectionError, match=rf"at or below zero on a logarithmic axis\).*Pass {log}=False"):
+        draw(finetuned.assign(arc_easy=-finetuned.arc_easy), **{log: True})
+
+
+def test_runs_that_diverged_are_lines_of_parallel_coordinates(finetuned: xr.Dataset) -> None:
+    is_lost = (finetuned.learning_rate > 1e-5).broadcast_like(finetuned.arc_easy)
+    diverged = finetuned.assign(arc_easy=finetuned.arc_easy.where(~is_lost, np.inf))
+    with printed(of_parallel(diverged)) as figure:
+        caption = figure.texts[-1].get_text()
+        assert any(text.get_text() == "inf" for text in figure.axes[0].texts)
+    with printed(of_parallel(finetuned)) as figure:
+        assert figure.texts[-1].get_text() == caption, "as many runs"

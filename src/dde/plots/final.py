@@ -37,7 +37,9 @@ from dde.plots.run_values import (
     metric_texts,
     metrics_in_panels,
     metrics_words,
+    not_drawn_words,
     place_in_words,
+    require_drawable,
     require_value,
     resolve_over,
     short_names,
@@ -247,9 +249,11 @@ def _drawn(
         "final_row", rows.title, limits=(-count + 0.4, 0.6),
         ticks=tuple((-float(k), short_label(t)) for k, t in enumerate(rows.labels)),
     )  # fmt: skip
-    contents = []
+    contents, infinite, below = [], int(np.isinf(means.mean["value"]).sum()), 0
     for k, name in enumerate(found.names):
-        dots, singles = _dots(found, means, rows, k, hue_by, colours, plain)
+        every, singles = _dots(found, means, rows, k, hue_by, colours, plain)
+        dots, singles = ([d for d in part if not log_x or d.value > 0] for part in (every, singles))
+        below += len(every) - len(dots)
         if not dots:
             continue
         heading, label = metric_texts(dataset, name, len(found.names) > 1, options)
@@ -257,8 +261,8 @@ def _drawn(
         x = Axis(name, label, log_x, limits=padded_range(values, log=log_x))
         frame = Frame(x, places)
         contents.append(Content.of_elements(frame, heading, _elements_of(dots, singles, backend), backend))
-    if not contents:
-        raise SelectionError("no run has a positive value, so a logarithmic axis shows nothing. Pass log_x=False.")
+    not_drawn = not_drawn_words("dot", infinite, below)
+    require_drawable(contents, not_drawn, "log_x" if below else "")
     height = count * (15 if count > 60 else 20 + 4 * min(max(len(colours) - 1, 0), 8)) + 12
     frame_size = frame_size or (330 if len(contents) < 4 else 220, max(height, 90))
     grid = arrange([[c] for c in contents], columns or columns_for_facets(len(contents), 1))
@@ -268,7 +272,9 @@ def _drawn(
         entries.insert(0, LegendEntry("none", backend.points(plain, circle), "marker"))
     found_legend = hue_legend(hue_label(dataset, hue_by, options), colours, options, backend, entries, "marker")
     subject = f"{metrics_words(dataset, found.names, options)} {place_in_words(found.place)}"
-    return draw_figure(grid, frame_size, found_legend, caption_of_means(subject, found, means), options, backend)
+    return draw_figure(
+        grid, frame_size, found_legend, caption_of_means(subject, found, means, not_drawn), options, backend
+    )
 
 
 def _dots(

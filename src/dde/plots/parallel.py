@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def plot_parallel(
         names = list(dict.fromkeys([*names, str(hue_by)]))
     found = finals_of(dataset, names, at)
     require_value(found)
-    has_value = np.isfinite(found.values["value"]).any(axis=0)
+    has_value = ~np.isnan(found.values["value"]).all(axis=0)
     columns = dict(zip(names, found.values["value"][:, has_value], strict=True))
     rows = found.rows[has_value].reset_index(drop=True).assign(**columns)
     if len(rows) > _MOST_LINES:
@@ -185,7 +186,8 @@ def _axes(
         values = [v.item() if isinstance(v, np.generic) else v for v in rows[name]]
         is_log = logs.get(name, log if isinstance(log, bool) else None)
         categories = options.ordered(name, values) if name not in metrics else sorted_values(values)
-        axes.append(parallel_axis(name, options.label(name, titles[name]), values, categories, is_log, options.label))
+        label = partial(_value_text, options) if name in metrics else options.label
+        axes.append(parallel_axis(name, options.label(name, titles[name]), values, categories, is_log, label))
     numeric = [a.name for a in axes if a.kind != "category"]
     for name in logs:
         if name not in numeric:
@@ -194,6 +196,11 @@ def _axes(
                 f"{near_names(name, numeric)} There are {', '.join(numeric) or 'none'}."
             )
     return axes
+
+
+def _value_text(options: PictureOptions, value: Any) -> str:
+    # An infinite budget is the full mixture, and an infinite value is a run that diverged.
+    return str(float(value)) if np.isinf(value) else options.label(value)
 
 
 def _titles(dataset: xr.Dataset, dimensions: Sequence[str], metrics: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from dde.plots.colours import is_given, is_number, label_of
 from dde.plots.defaults import task_of
 from dde.plots.metric_order import metrics_to_draw
 from dde.plots.picture_options import PictureOptions
+from dde.plots.times import require_numbers
 from dde.schema import FactorOf, factors_of, without_replicate
 
 __all__ = [
@@ -40,7 +41,9 @@ __all__ = [
     "metric_texts",
     "metrics_in_panels",
     "metrics_words",
+    "not_drawn_words",
     "place_in_words",
+    "require_drawable",
     "require_value",
     "resolve_over",
     "short_names",
@@ -124,9 +127,9 @@ def finals_of(dataset: xr.Dataset, names: Sequence[str], at: Place | None) -> Ru
     Raises
     ------
     UnknownNameError, SelectionError, SourceError
-        As of :func:`dde.analysis.footing.values_at`.
+        As of :func:`dde.analysis.footing.values_at`, or when a metric holds other values than numbers.
     """
-    dataset = metrics_alone(dataset, names)
+    dataset = _numbers_alone(dataset, names)
     place = resolve_place(dataset, at)
     found = values_at(dataset, names, place)
     return _of_runs(dataset, found, {"value": found.value}, place, at is not None)
@@ -140,14 +143,20 @@ def changes_of(
     Raises
     ------
     UnknownNameError, SelectionError, SourceError
-        As of :func:`dde.analysis.effects.effect`.
+        As of :func:`dde.analysis.effects.effect`, or when a metric holds other values than numbers.
     """
-    dataset = derived_runs(metrics_alone(dataset, names))
+    dataset = derived_runs(_numbers_alone(dataset, names))
     place = resolve_place(dataset, at)
     found = effect(dataset, list(names), at=place, max_distance=max_distance, forgetting=False)
     entered = found.status == ENTERED
+    # An answer has no coordinate without any value.
+    found = found.assign({n: found.value * np.nan for n in ("base_value", "tokens") if n not in found.variables})
     values = {"before": found.base_value.where(entered), "value": found.value.where(entered)}
     return _of_runs(dataset, found, values, place, at is not None)
+
+
+def _numbers_alone(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    return metrics_alone(dataset.assign({name: require_numbers(dataset[name]) for name in names}), names)
 
 
 def _of_runs(
@@ -411,11 +420,36 @@ def metrics_in_panels(dataset: xr.Dataset, metric: str | Sequence[str] | None) -
 
 def require_value(found: RunValues) -> None:
     """Raise when no run has a value."""
-    if not np.isfinite(found.values["value"]).any():
+    if np.isnan(found.values["value"]).all():
+        remedy = "" if found.place == "last" else "Pass at='last' to see what runs were last observed at, or "
         raise SelectionError(
             f"no run has a value of {', '.join(found.names)} {place_in_words(found.place)} "
-            f"({found.left_out or 'no runs'}), so there is nothing to draw. Pass at='last' to see what runs were last "
-            "observed at, or select other runs."
+            f"({found.left_out or 'no runs'}), so there is nothing to draw. "
+            f"{f'{remedy}s' if remedy else 'S'}elect other runs."
+        )
+
+
+def not_drawn_words(noun: str, infinite: int, below: int) -> str:
+    """Return what an axis can't show, for a caption.
+
+    Examples
+    --------
+    >>> not_drawn_words("dot", 1, 2)
+    'not drawn: 1 dot with infinite values and 2 dots with values at or below zero on a logarithmic axis'
+    """
+    parts = [
+        f"{counted(infinite, noun)} with infinite values" if infinite else "",
+        f"{counted(below, noun)} with values at or below zero on a logarithmic axis" if below else "",
+    ]
+    return f"not drawn: {' and '.join(filter(None, parts))}" if infinite or below else ""
+
+
+def require_drawable(contents: Sequence[Any], not_drawn: str, log: str) -> None:
+    """Raise when no panel has anything that its axes can show; `log` is the option of a logarithmic axis, or ""."""
+    if not contents:
+        raise SelectionError(
+            f"no run has a value that the axis can show ({not_drawn}), so there is nothing to draw. "
+            f"{f'Pass {log}=False, or s' if log else 'S'}elect other runs."
         )
 
 

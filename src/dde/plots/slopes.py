@@ -16,7 +16,6 @@ from dde.errors import SelectionError
 from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import counted
 from dde.plots.colours import EDGE, INK, NEUTRAL, PRIMARY, is_given, markers_of
 from dde.plots.curves import columns_for_facets
 from dde.plots.defaults import AUTO, check_names, default_hue, hue_label, known_labels
@@ -39,7 +38,9 @@ from dde.plots.run_values import (
     metric_texts,
     metrics_in_panels,
     metrics_words,
+    not_drawn_words,
     place_in_words,
+    require_drawable,
     resolve_over,
     short_names,
     varying_names,
@@ -243,10 +244,9 @@ def _drawn(
             Axis(name, label, log_y, limits=padded_range(values, log=log_y)),
         )
         contents.append(Content(frame, heading, _drawing(shown, heading, backend)))
-    if not contents:
-        raise SelectionError(
-            "no run has positive values before and after, so a logarithmic axis shows nothing. Pass log_y=False."
-        )
+    infinite = int((np.isinf(means.mean["before"]) | np.isinf(means.mean["value"])).sum())
+    not_drawn = not_drawn_words("line", infinite, hidden)
+    require_drawable(contents, not_drawn, "log_y" if hidden else "")
     usual_size = _WIDTH + int(max(map(text_width_inches, texts), default=0) * FRAME_PIXELS_PER_INCH), 260
     has_labels = bool(texts) and most <= _MOST_LABELS
     height = int(max((_LINE_PIXELS + 1) * most, usual_size[1])) if has_labels else 320
@@ -258,9 +258,8 @@ def _drawn(
         more.append(LegendEntry(means.interval.partition(" (")[0], backend.line(INK)))
     drawn_legend = hue_legend(hue_label(dataset, hue_by, options), colours, options, backend, more)
     place = f"of the base where runs left it and {place_in_words(found.place)}"
-    not_drawn = f"not drawn: {counted(hidden, 'line')} with values at or below zero on a logarithmic axis"
     subject = f"{metrics_words(dataset, found.names, options)}, {place}"
-    text = caption_of_means(subject, found, means, not_drawn if hidden else "")
+    text = caption_of_means(subject, found, means, not_drawn)
     return draw_figure(grid, frame_size or (usual_size[0], height), drawn_legend, text, options, backend)
 
 
