@@ -82,3 +82,20 @@ def test_options_of_other_pictures_are_refused(dataset: xr.Dataset) -> None:
         answer.assign_attrs(answer="predict").dde.plot()
     # An attribute of the user is none of dde's.
     assert dataset.assign_attrs(answer="42")[["score"]].dde.plot(backend="matplotlib") is not None
+
+
+def test_a_list_orders_scales_where_they_have_colours(dataset: xr.Dataset) -> None:
+    sizes = ["20M", "10M", "100M"]
+    answer = dataset.dde.decision_accuracy("score", over="recipe", target={"size": "100M"}, samples=5)
+    with pytest.raises(SelectionError, match=r"order= is a sequence.*has no hue"):
+        answer.dde.plot(backend="matplotlib", order=sizes)
+    every = dataset.dde.decision_accuracy("score", over="recipe", target={"size": "100M"}, checkpoints="all")
+    every.dde.plot(backend="matplotlib", order=sizes)
+
+
+def test_scales_have_their_labels(dataset: xr.Dataset) -> None:
+    answer = dataset.dde.decision_accuracy("score", over="recipe", target={"size": "100M"}, samples=5)
+    picture = answer.dde.plot(backend="bokeh", labels={"10M": "small"})
+    texts = [str(v) for e in curves_of(picture) for d in e.dimensions("value") for v in e.dimension_values(d)]
+    assert any(text.startswith("small (") for text in texts)
+    assert not any(text.startswith("10M (") for text in texts)

@@ -127,7 +127,7 @@ class PictureOptions:
             if not isinstance(self.palette, Mapping) and not _is_list(self.palette):
                 raise SelectionError(
                     f"palette={self.palette!r} is not a palette, so nothing is drawn. Pass the name of one, such as "
-                    "'viridis', a list of colours, or a colour for each value: {'C4': 'black'}."
+                    "'viridis', a list of colours, or a colour for each value: {'adam': 'black'}."
                 )
             for colour in every:
                 as_colour(colour)

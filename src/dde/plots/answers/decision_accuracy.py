@@ -71,7 +71,8 @@ def plot_decision_accuracy(
     )
     y = Axis("accuracy", "decision accuracy", limits=(-0.02, 1.02))
     scale = str(answer.attrs["target"]).split("=")[0]
-    answer = arranged(answer, scale, options)
+    # Scales have colours where each has a curve along its checkpoints.
+    answer = arranged(answer, scale if "checkpoint" in answer.dims else None, options)
     others = [str(d) for d in answer["accuracy"].dims if d not in (scale, "checkpoint", over)]
     names = metric_names(answer, options)
     panels = []
@@ -93,7 +94,8 @@ def _series(cell: xr.Dataset, scale: str, x: str, options: PictureOptions) -> li
         part = cell if scale in cell.dims else cell.expand_dims(scale)
         at = part[x].values
         order = np.argsort(at)
-        names = [f"{v} ({k} pairs)" for v, k in zip(part[scale].values, part["n_pairs"].values, strict=True)]
+        scales = [options.label(v, str(v)) for v in part[scale].values.tolist()]
+        names = [f"{v} ({k} pairs)" for v, k in zip(scales, part["n_pairs"].values, strict=True)]
         series = [
             Series(at[order], part["accuracy"].values[order], options.plain(PRIMARY),
                    part["accuracy_low"].values[order], part["accuracy_high"].values[order],
