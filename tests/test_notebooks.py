@@ -121,7 +121,6 @@ def test_what_the_user_loaded_stays(notebook: Notebook) -> None:
         ((DRAW, DRAW), 2),
         ((DRAW, f"{DRAW} + {DRAW}", "ds.dde.explore()"), 3),
         (("ds.dde.explore()",), 1),
-        (("import panel as pn; pn.extension(inline=True)", DRAW), 1),
     ],
 )
 def test_nothing_is_requested_from_a_network(
@@ -135,6 +134,12 @@ def test_nothing_is_requested_from_a_network(
     page = tmp_path / "notebook.html"
     page.write_text(f"<!DOCTYPE html><meta charset='utf-8'><body>{''.join(parts)}</body>", encoding="utf-8")
     check_page_without_a_network(browser, page, count)
+
+
+def test_styles_are_inline_after_an_extension_of_the_user(notebook: Notebook) -> None:
+    notebook.run("import panel as pn; pn.extension(inline=True)")
+    (picture,) = [data for data in notebook.run(DRAW) if "text/plain" in data]
+    assert "cdn.holoviz.org" not in picture["text/html"]
 
 
 def test_nothing_is_requested_by_a_saved_page(browser: Any, tmp_path: Path) -> None:
