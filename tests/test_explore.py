@@ -22,6 +22,7 @@ import xarray as xr
 from PIL import Image
 
 import dde
+import dde.analysis
 from dde.cli import explore as cli_explore
 from dde.cli import main
 from dde.dataset.lazy import BlockReader
@@ -411,6 +412,12 @@ def test_smoothed_curves_have_the_others_behind(dataset: xr.Dataset) -> None:
     styles = drawing.panels[0].line_style.tolist()
     assert styles.count(columns.BEHIND) == styles.count(columns.COMPLETE) > 0
     assert "smooth=2000000000.0" in code_of(dataset, drawing.choices)
+    # The values are those of `dde.analysis.smooth`, behind them those of the selection.
+    at = {"lineage": LINEAGES[0], "run": "pretraining"}
+    found = [dde.analysis.smooth(drawing.shown, "arc_easy", span=2e9), drawing.shown]
+    ends = [dataset.arc_easy.sel(at).dropna("cumulative_tokens")[-1] for dataset in found]
+    assert float(ends[0]) != float(ends[1])
+    assert {(float(end.cumulative_tokens), float(end)) for end in ends} <= set(lines_of(drawing, 0, LINEAGES[0]))
 
 
 def test_a_large_selection_is_read_in_blocks(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

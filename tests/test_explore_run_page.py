@@ -502,8 +502,32 @@ def test_an_answer_of_an_earlier_selection_says_so(shown: Shown) -> None:
     other = replace(shown.choices, lineages=shown.choices.lineages[:2])
     tab.show(replace(shown, choices=other, dataset=apply(shown.explored, other).compute()))
     assert "earlier selection" in tab._state.object
+    tab.show(shown)
+    assert "earlier selection" not in tab._state.object
+    assert "asked of what is shown" in tab._state.object
+    tab.show(replace(shown, choices=other, dataset=apply(shown.explored, other).compute()))
+    assert "earlier selection" in tab._state.object
     tab._ask()
     assert "earlier selection" not in tab._state.object
+
+
+def test_a_selection_that_changes_before_the_answer_comes_is_remarked(shown: Shown) -> None:
+    async def scenario() -> tuple[str, str, str]:
+        tab = AnswersTab(Marks())
+        tab.show(shown)
+        tab._ask()
+        other = replace(shown.choices, lineages=shown.choices.lineages[:2])
+        tab.show(replace(shown, choices=other, dataset=apply(shown.explored, other).compute()))
+        state = tab._state.object
+        assert tab._task is not None
+        await tab._task
+        assert tab._answer is not None
+        return state, tab._state.object, tab._answer.code
+
+    before, after, code = asyncio.run(scenario())
+    assert "Computing" in before
+    assert "earlier selection" in after
+    assert all(lineage in code for lineage in shown.choices.lineages)
 
 
 def test_a_later_question_replaces_an_earlier_one(shown: Shown) -> None:

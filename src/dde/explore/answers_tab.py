@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 _SHOWN, _ALL = "what is shown", "all that was opened"
 # The second widget of a target.
 _RUNS = "runs to reach"
+_EARLIER = "This answer is of an earlier selection. Press Answer to ask again."
 # Variables that say why another one has no value.
 _STATES = ("status", "fit_status")
 # Runs of a side that are marked on the page when the question is asked.
@@ -80,6 +81,8 @@ class AnswersTab(Tab):
         self._requested = self._answered = 0
         self._task: asyncio.Task[None] | None = None
         self._waiting: tuple[Shown, Asked] | None = None
+        # The selection of the answer that is shown.
+        self._asked_of: Shown | None = None
         # Widgets of each question by the names of its options, made when the question is first chosen.
         self._widgets: dict[str, dict[str, Any]] = {}
         # Values of widgets that nobody chose, by question and option.
@@ -93,13 +96,25 @@ class AnswersTab(Tab):
 
     def show(self, shown: Shown) -> None:
         """Offer the metrics and factors of another selection; the answer stays, with a remark that it is of another."""
-        changed = self._shown is not None and (
-            self._shown.choices.data_key != shown.choices.data_key or self._shown.explored is not shown.explored
-        )
         self._shown = shown
         self._list_choices()
-        if changed and self._answer is not None and not self._answer.asked.of_all:
-            self._state.object = _text("This answer is of an earlier selection. Press Answer to ask again.", "note")
+        if self._answer is not None and self._is_answered():
+            self._show_notes(self._answer)
+
+    def _is_answered(self) -> bool:
+        """Return whether no later question is being answered."""
+        return self._answered == self._requested
+
+    def _show_notes(self, answer: Answer) -> None:
+        """Show the notes of an answer, after a remark where the selection has changed since it was asked."""
+        asked_of, shown = self._asked_of, self._shown
+        assert asked_of is not None
+        assert shown is not None
+        is_earlier = not answer.asked.of_all and (
+            asked_of.choices.data_key != shown.choices.data_key or asked_of.explored is not shown.explored
+        )
+        notes = "".join(_text(note, "note") for note in answer.notes)
+        self._state.object = (_text(_EARLIER, "error") if is_earlier else "") + notes
 
     def restore(self, state: State) -> State:
         """Ask the question of a state; without one, no answer stays."""
@@ -330,8 +345,8 @@ class AnswersTab(Tab):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._show(_answered(*self._waiting))
             self._answered = self._requested
+            self._show(_answered(*self._waiting), self._shown)
             return
         self._state.object = _text("Computing ...", "note")
         if self._task is None or self._task.done():
@@ -341,11 +356,12 @@ class AnswersTab(Tab):
         """Answer until the latest question is answered; outdated answers are never shown."""
         while self._answered != self._requested and self._waiting is not None:
             request = self._requested
-            found = await asyncio.to_thread(_answered, *self._waiting)
+            shown, asked = self._waiting
+            found = await asyncio.to_thread(_answered, shown, asked)
             if request == self._requested:
                 self._answered = request
                 try:
-                    self._show(found)
+                    self._show(found, shown)
                 except Exception as error:
                     _log.exception("showing an answer failed")
                     self._show(DdeError(f"This can't be shown ({type(error).__name__}: {error})."))
@@ -389,14 +405,14 @@ class AnswersTab(Tab):
             bool(self._bases.value),
         )  # fmt: skip
 
-    def _show(self, found: Answer | Exception) -> None:
+    def _show(self, found: Answer | Exception, asked_of: Shown | None = None) -> None:
         if isinstance(found, Exception):
             # The previous answer belongs to another question.
             self._answer = None
             self._result.visible = False
             self._state.object = _text(str(found), "error")
             return
-        self._answer = found
+        self._answer, self._asked_of = found, asked_of
         picture = base64.b64encode(found.picture).decode()
         about = html.escape(f"picture of the answer of {found.asked.question}", quote=True)
         self._picture.param.update(
@@ -414,7 +430,7 @@ class AnswersTab(Tab):
         self._mark_rows()
         self._code.object = f"<pre>{html.escape(found.code)}</pre>"
         self._code_text.value = found.code
-        self._state.object = "".join(_text(note, "note") for note in found.notes)
+        self._show_notes(found)
         self._result.visible = True
 
 
