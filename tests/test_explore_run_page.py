@@ -423,6 +423,27 @@ def test_columns_and_intervals_without_any_value_are_not_shown(shown: Shown) -> 
     assert any(note.startswith("interval: ") for note in several.notes)
 
 
+def test_a_selection_without_runs_is_an_error_in_words(shown: Shown) -> None:
+    empty = np.flatnonzero((shown.dataset["run_id"].values == "").all(axis=0) | (shown.dataset["run_id"][0] == ""))
+    nothing = replace(shown, dataset=shown.dataset.isel(lineage=[0], run=empty[:2]))
+    for question, options in (("match", {"to": 0.3}), ("reach", {"target": 0.3}), ("effect", {})):
+        with pytest.raises(SelectionError, match="no run is among those that are asked"):
+            answer_question(nothing, Asked(question, ("arc_easy",), options))
+
+
+def test_sides_of_factors_that_are_no_identifiers_have_code_that_runs(shown: Shown) -> None:
+    name = 'data recipe", *os'
+    explored = shown.explored.rename(data=name)
+    part = apply(explored, shown.choices).compute()
+    sides = {"a": {name: "Dolma1.7"}, "b": {name: "DCLM-Baseline"}, "at": "last"}
+    answer = answer_question(
+        replace(shown, explored=explored, dataset=part, opened=None), Asked("compare", ("arc_easy",), sides)
+    )
+    variables: dict[str, Any] = {"ds": explored}
+    exec(answer.code, variables)
+    pd.testing.assert_frame_equal(variables["table"], answer.frame)
+
+
 def test_what_is_read_for_an_answer_is_counted(shown: Shown) -> None:
     answer = answer_question(shown, Asked("effect", ("piqa",), {"at": "last"}, of_all=True))
     runs = int((shown.explored["run_id"].values != "").sum())

@@ -163,6 +163,14 @@ def test_only_points_that_both_observed_are_compared() -> None:
         compare(ends.dde.sel(run="one"), ends.dde.sel(run="other"))
 
 
+def test_the_table_has_only_points_with_a_difference(suite: xr.Dataset) -> None:
+    found = compare(suite.dde.sel(params="4M"), suite.dde.sel(params="20M"), "arc_easy", over="seed")
+    assert found.difference.isnull().any()
+    table = found.dde.to_frame()
+    assert len(table) == int(found.difference.notnull().sum()) > 0
+    assert table["difference"].notna().all()
+
+
 def test_what_comes_before_a_branch_is_of_the_base() -> None:
     ds = ladder()
     found = compare(ds.dde.sel(run="constant"), ds.dde.sel(run="decay-1xC"))

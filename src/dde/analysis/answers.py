@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from dde.analysis.arrangement import REPLICATES
+from dde.curves.axes import AXES
 from dde.dataset.dimensions import broadcast_values, text_values
 from dde.errors import UnknownNameError
 
@@ -133,6 +134,9 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
         along = [n for n in names if dim in answer[n].dims]
         if dim not in answer.coords and along:
             empty |= np.logical_and.reduce([_is_empty(frame[name]) for name in along])
+    if any(d in AXES for d in dims):
+        # Differences have the points at which any cell has one; the others were not observed on both sides.
+        empty |= _is_empty(frame[str(main.name)])
     return frame[~empty].reset_index(drop=True)
 
 

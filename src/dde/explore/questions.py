@@ -353,6 +353,10 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
             f"{missing[0]!r} is not among the metrics of the selection, so it can't be answered. Show it, or "
             "ask all that was opened."
         )
+    if not (data["run_id"].values.astype(object) != "").any():
+        raise SelectionError(
+            "no run is among those that are asked, so there is no answer. Show other runs, or ask all that was opened."
+        )
     notes = [_read_text(data, asked)]
     with collected_warnings() as messages:
         part = metrics_alone(data, asked.metrics_read)
@@ -419,10 +423,12 @@ def _read_text(data: xr.Dataset, asked: Asked) -> str:
     metrics = asked.metrics_read
     what = "read" if asked.of_all else "asked of"
     where = "all that was opened" if asked.of_all else "what is shown"
-    return (
-        f"{what} {where}: {runs:,} run{'' if runs == 1 else 's'} ({lineages:,} lineages, {labels:,} labels), "
-        f"{len(metrics)} metric{'' if len(metrics) == 1 else 's'}"
-    )
+    counts = [_count(n, noun) for n, noun in ((runs, "run"), (lineages, "lineage"), (labels, "label"))]
+    return f"{what} {where}: {counts[0]} ({counts[1]}, {counts[2]}), {_count(len(metrics), 'metric')}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def picture_of(answer: xr.Dataset, suffix: str) -> bytes:
