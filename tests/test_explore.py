@@ -199,6 +199,20 @@ def test_importing_dde_and_its_command_line_imports_no_panel() -> None:
 # Widgets to picture
 
 
+def test_components_of_tabs_are_defined_before_a_page_is_open() -> None:
+    # Panel sends the definition of a component that comes later to one of the open pages only.
+    program = """
+import importlib, dde.explore.page, dde.explore.session
+from panel.custom import JSComponent
+known = set(JSComponent.__subclasses__())
+for module, _ in dde.explore.session._TABS.values():
+    importlib.import_module(f"dde.explore.{module}")
+print([c.__name__ for c in JSComponent.__subclasses__() if c not in known])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.fixture
 def explorer(dataset: xr.Dataset) -> Explorer:
     return Explorer(dataset, metrics="arc_easy", lineage=LINEAGES)

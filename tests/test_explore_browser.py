@@ -217,6 +217,23 @@ def what_cannot_be_drawn_is_said_in_words(visit: Visit, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.browser
+def test_tabs_open_on_every_page_that_was_open_before(suite: Suite, browser: Any, tmp_path: Path) -> None:
+    with exploring(suite.data, suite.wandb, "--no-cache", *METRICS, folder=tmp_path) as (address, _):
+        visits = [Visit(browser, address) for _ in range(2)]
+        for visit in visits:
+            visit.drawn(1)
+        for visit in visits:
+            visit.page.get_by_text("Table", exact=True).click()
+            visit.page.locator(".tabulator-row").first.wait_for()
+        for visit in visits:
+            visit.page.get_by_text("Answers", exact=True).click()
+            visit.page.get_by_role("button", name="Answer", exact=True).wait_for()
+            assert visit.complaints == []
+            visit.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
 def test_browsers_that_leave_while_something_is_drawn_are_no_error(
     suite: Suite, browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 
 import pandas as pd
 import panel as pn
-import param
 import xarray as xr
-from panel.custom import JSComponent
 
 from dde.analysis.answers import main_variable
 from dde.analysis.arrangement import REPLICATES
 from dde.errors import DdeError, UnknownNameError
 from dde.explore.controls import CLICKABLE_LABEL, literal_options
+from dde.explore.enter_key import EnterKey
 from dde.explore.option_labels import help_text, label_of_none
 from dde.explore.questions import (
     OF_BASES,
@@ -538,34 +537,6 @@ def _table_settings(frame: pd.DataFrame) -> dict[str, Any]:
         "text_align": dict.fromkeys(numbers, "right"),
         "page": 1,
     }
-
-
-class EnterKey(JSComponent):
-    """Counts Enter in the fields beside it.
-
-    Attributes
-    ----------
-    pressed : int
-    """
-
-    pressed = param.Integer(default=0)
-
-    _esm = """
-export function render({model, el}) {
-  const on_key = (event) => {
-    const path = event.composedPath(), field = path[0]
-    // The keys of all fields of the form come through the shadow root that has this component.
-    const form = el.getRootNode().host?.parentNode
-    const takes_text = field.tagName == "INPUT" && ["text", "number"].includes(field.type)
-    // In a list of choices, Enter picks an entry.
-    if (event.key == "Enter" && takes_text && path.includes(form) && !field.classList.contains("choices__input"))
-      setTimeout(() => { model.pressed += 1 }, 30)
-  }
-  document.addEventListener("keyup", on_key)
-  model.on("remove", () => document.removeEventListener("keyup", on_key))
-  return document.createElement("span")
-}
-"""
 
 
 _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'

@@ -12,6 +12,10 @@ import panel as pn
 import xarray as xr
 
 from dde.errors import DdeError
+
+# Components of tabs are defined before a page is open: Panel sends the definition of a later one only to the page that
+# needs it first, and other open pages could not show it.
+from dde.explore import enter_key, run_page, table_tab  # noqa: F401
 from dde.explore.address import SavedViews
 from dde.explore.choices import Choices, Opened, check_dataset
 from dde.explore.controls import Controls
