@@ -184,6 +184,11 @@ def test_single_runs_behind_means_are_in_the_legend(bases: xr.Dataset, backend: 
     assert "single run" in entries
 
 
+def test_types_of_runs_have_their_names(sweep: xr.Dataset) -> None:
+    with printed(sweep.dde.plot_scaling("arc_easy", backend="matplotlib")) as figure:
+        assert {"pretraining", "supervised finetuning", "DPO"} <= set(legend_entries(figure))
+
+
 def test_runs_without_a_hue_have_their_own_place_in_a_row(suite: xr.Dataset) -> None:
     finetuned = suite.dde.sel(run_type="supervised_ft", branch_point="", params="150M")
     (figure,) = figures_of(finetuned.dde.plot_final("arc_easy", hue_by="finetune_tokens", group_by="learning_rate"))

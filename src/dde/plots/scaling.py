@@ -32,6 +32,7 @@ from dde.plots.colours import (
     label_of,
     markers_of,
 )
+from dde.plots.curve_legend import KINDS
 from dde.plots.defaults import (
     AUTO,
     band_factors,
@@ -459,7 +460,7 @@ def _elements(
 
 def _legend(lines: Sequence[_Line], rows: pd.DataFrame, look: _Look, backend: Backend) -> Legend:
     bar, entries = None, []
-    names = look.options.names([*look.colours, *look.markers])
+    names = KINDS | look.options.names([*look.colours, *look.markers])
     if len(look.colours) > MOST_ENTRIES and is_ordered(look.colours):
         bar = ColourBar.of_ranks(look.label, look.colours, [label_of(v, names) for v in look.colours])
     elif len(look.colours) > 1:
