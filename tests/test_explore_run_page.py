@@ -739,6 +739,9 @@ def test_answers_show_names_as_text(shown: Shown, browser: Any) -> None:
         visit.page.get_by_role("button", name="Answer").click()
         visit.page.locator("p.note, p.error", has_text="asked of what is shown").first.wait_for()
         assert visit.page.locator("pre").inner_text().count(hostile.replace('"', '\\"')) > 0
+        visit.choose("Question", QUESTIONS["compare"])
+        visit.page.get_by_role("button", name="Answer").click()
+        visit.page.locator("p.error", has_text="is not a data recipe").wait_for()
         assert visit.page.evaluate("() => window.hacked") is None
         assert [c for c in visit.complaints if "hacked" in c] == []
         assert visit.complaints == []
