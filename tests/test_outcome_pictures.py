@@ -271,7 +271,7 @@ def test_scaling_in_print(bases: xr.Dataset) -> None:
         assert axis.get_xscale() == "log"
         assert {"1e17", "1e18", "1e19", "1e20"} <= set(tick_labels(axis.xaxis))
         assert legend_entries(figure) == ["Dolma1.7", "C4", "DCLM-Baseline", "mean of 1–3 runs",
-                                          "95% interval of the mean"]  # fmt: skip
+                                          "95% interval of the mean", "single run"]  # fmt: skip
         assert_nothing_is_cut_off(figure)
 
 
@@ -335,7 +335,7 @@ def test_facets_and_treatments_of_scaling(suite: xr.Dataset) -> None:
     with printed(picture) as figure:
         assert [a.get_title("left") for a in figure.axes] == ["data: Dolma1.7", "data: C4", "data: DCLM-Baseline"]
         assert len({(a.get_xlim(), a.get_ylim()) for a in figure.axes}) == 1
-        assert {"pretraining", "supervised ft", "dpo", "none"} <= set(legend_entries(figure))
+        assert {"pretraining", "supervised finetuning", "DPO", "none"} <= set(legend_entries(figure))
         assert_nothing_is_cut_off(figure)
     with pytest.raises(UnknownNameError, match="Did you mean cumulative_compute"):
         suite.dde.plot_scaling("arc_easy", "cumulative_comput")
