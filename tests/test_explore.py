@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,6 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 import pandas as pd
-import panel as pn
 import pytest
 import xarray as xr
 from PIL import Image
@@ -219,7 +219,8 @@ def explorer(dataset: xr.Dataset) -> Explorer:
 
 
 def said(explorer: Explorer) -> list[str]:
-    return [alert.object for alert in explorer.__panel__().select(pn.pane.Alert) if alert.visible]
+    messages = explorer.__panel__().select(lambda pane: "alert" in pane.css_classes and pane.visible)
+    return [text for pane in messages for text in re.findall("<p>(.*?)</p>", pane.object)]
 
 
 def payload(explorer: Explorer) -> dict[str, Any]:

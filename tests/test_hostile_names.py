@@ -223,19 +223,15 @@ def test_the_application_runs_no_name(suite: Suite, store: Path, browser: Any, t
 
 
 def test_what_the_application_says_is_no_markup(dataset: xr.Dataset) -> None:
-    from panel.pane import Alert
-
-    from dde.explore.session import _as_text, _Failure
+    from dde.explore.session import _Failure, _paragraph
 
     page = Explorer(dataset, metrics="arc_easy").session
     page._show(_Failure(f"no run {NAMES[0]} and {NAMES[9]}\n\n# heading"))
-    alert: Any = page._alert
-    assert isinstance(alert, Alert)
-    shown = html.unescape(alert._transform_object(alert.object)["object"])
+    shown = page._alert.object
     assert not re.search("<(?!/?p>)", shown)
     for name in (NAMES[0], NAMES[9]):
         assert name in html.unescape(shown)
-    assert _as_text("a\n\nb's train_loss") == "a b&#x27;s train_loss"
+    assert _paragraph("a\n\nb's train_loss") == "<p>a b&#x27;s train_loss</p>"
 
 
 def test_code_does_what_it_shows(dataset: xr.Dataset) -> None:

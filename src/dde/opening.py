@@ -208,7 +208,8 @@ def open_lineages(
         "lineages": lineages, "run_ids": run_ids, **factors,
     }  # fmt: skip
     repository: Any = repository_of(source, db, store_options)
-    dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, **options)
+    # The Dataset has its indexes; xarray would look for others among all coordinates.
+    dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, create_default_indexes=False, **options)
     # xarray treats every variable as lazy, with a cache of its own for each copy. Without that wrapper, printing shows
     # coordinates that are in memory, and merging recognises copies of a lazy variable instead of reading them.
     for name in set(dataset.coords).difference(dataset.xindexes):

@@ -7,6 +7,7 @@ sources of the figures. What is hidden, selected or pointed at is decided in the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +87,7 @@ class CurvesView(pn.custom.JSComponent):
         self._kinds: list[Kind] = []
         # Columns of each figure by its position, as they were sent last.
         self._sent: dict[int, PanelColumns] = {}
+        self._spare: dict[Kind, list[Any]] = {}
         self._version = 0
         self._complete: dict[str, Any] = {}
         # Whether each axis that is drawn is logarithmic, by its name in `zoomed`.
@@ -95,6 +97,13 @@ class CurvesView(pn.custom.JSComponent):
             setattr(self, name, getattr(marks, name))
             self.param.watch(lambda event, name=name: setattr(marks, name, event.new), name)
             marks.param.watch(lambda event, name=name: setattr(self, name, event.new), name)
+
+    def make_figures(self, panels: Sequence[PanelColumns]) -> None:
+        """Create the figures that panels need and that the pool does not have; in any thread."""
+        needed = Counter((columns.log_x, columns.log_y) for columns in panels)
+        for kind, count in needed.items():
+            spare = self._spare.setdefault(kind, [])
+            spare += [_figure(*kind) for _ in range(count - self._kinds.count(kind) - len(spare))]
 
     def draw(self, panels: Sequence[PanelColumns], looks: Sequence[RunLook], hue_label: str, caption: str) -> None:
         """Draw panels in the figures of the pool.
@@ -116,7 +125,7 @@ class CurvesView(pn.custom.JSComponent):
             free = [k for k, of in enumerate(self._kinds) if of == kind and k not in used]
             if not free:
                 self._kinds.append(kind)
-                made.append(_figure(*kind))
+                made.append(self._spare[kind].pop() if self._spare.get(kind) else _figure(*kind))
                 free = [len(self._kinds) - 1]
             # One that shows these columns already, if there is one.
             used[next((k for k in free if self._sent.get(k) is columns), free[0])] = columns

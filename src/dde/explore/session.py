@@ -7,7 +7,6 @@ import html
 import importlib
 import io
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,11 +91,9 @@ class Session:
         self.curves.param.watch(self._on_address, "address")
         self.curves.param.watch(lambda _: self._write_address(), "zoomed")
         if is_served:
-            # The page appears at once, and the picture follows. It is drawn while the browser loads the scripts, but
-            # shown only then: changes of a document that is being sent may be lost.
             self._set_busy(True)
             self._draw_early()
-            pn.state.onload(self.redraw)
+            pn.state.onload(self._on_load)
         else:
             self.redraw(at_once=True)
 
@@ -148,8 +145,9 @@ class Session:
 
     def _make_parts(self, refresh: Callable[[], None] | None) -> None:
         """Create the panes and widgets of the page, and arrange them."""
-        self._alert = pn.pane.Alert("", alert_type="warning", visible=False, **_WIDE)
-        self._notes = pn.pane.Alert("", alert_type="info", visible=False, **_WIDE)
+        # Not Panel's alerts: these show Markdown, whose import takes a tenth of a second.
+        self._alert = pn.pane.HTML("", visible=False, css_classes=["alert"], stylesheets=[_WARNING], **_WIDE)
+        self._notes = pn.pane.HTML("", visible=False, css_classes=["alert"], stylesheets=[_NOTE], **_WIDE)
         self._summary = pn.pane.HTML("", stylesheets=[_SUMMARY], **_WIDE)
         self.curves = CurvesView(self.marks)
         self._tab = pn.widgets.RadioButtonGroup(
@@ -264,10 +262,27 @@ class Session:
             self._task = loop.create_task(self._draw_newest())
 
     def _draw_early(self) -> None:
-        """Start to draw the first selection where an event loop runs."""
+        """Draw while the browser loads the scripts, so that the page has its picture from the start."""
+        context: Any = pn.state.curdoc.session_context if pn.state.curdoc else None
+        chosen = self._chosen()
+
+        async def drawn() -> Drawing | _Failure:
+            made = await asyncio.to_thread(self._draw, chosen)
+            # Changes of a document that is being sent may be lost; it is complete when the browser says so.
+            if context.session is not None and not context.session.connection_count:
+                self._early = None
+                self._show(made)
+                self._set_busy(False)
+            return made
+
+        # Without an event loop the picture is drawn when the browser is ready.
         with suppress(RuntimeError):
-            chosen, loop = self._chosen(), asyncio.get_running_loop()
-            self._early = chosen, loop.create_task(asyncio.to_thread(self._draw, chosen))
+            loop = asyncio.get_running_loop()
+            self._early = chosen, loop.create_task(drawn())
+
+    def _on_load(self) -> None:
+        if self.drawing is None:
+            self.redraw()
 
     async def _drawn_of(self, chosen: Choices | _Failure) -> Drawing | _Failure:
         early, self._early = self._early, None
@@ -301,7 +316,9 @@ class Session:
         if isinstance(choices, _Failure):
             return choices
         try:
-            return draw(self._loaded, choices)
+            drawing = draw(self._loaded, choices)
+            self.curves.make_figures(drawing.panels)
+            return drawing
         except DdeError as error:
             return _Failure(str(error))
         except Exception as error:
@@ -312,7 +329,7 @@ class Session:
         if isinstance(made, _Failure):
             self.drawing = None
             # Hide the previous picture, which belongs to other choices.
-            self._alert.param.update(object=_as_text(made.text), visible=True)
+            self._alert.param.update(object=_paragraph(made.text), visible=True)
             self._show_problems(self._problems)
             self._problems = []
             self._shown.visible = False
@@ -340,7 +357,7 @@ class Session:
         self._show_problems([text])
 
     def _show_problems(self, texts: list[str]) -> None:
-        self._notes.param.update(object="\n\n".join(map(_as_text, texts)), visible=bool(texts))
+        self._notes.param.update(object="".join(map(_paragraph, texts)), visible=bool(texts))
 
     def _set_busy(self, busy: bool) -> None:
         if self._shown.loading != busy:
@@ -459,15 +476,9 @@ def _summary_of(drawing: Drawing) -> str:
     )
 
 
-# Characters that may be markup in Markdown. The entity of an escaped apostrophe is matched first, so that its # stays
-# as it is.
-_MARKUP = re.compile(r"&#x27;|[\\`*\[\]#|~]|(?<!\w)_|_(?!\w)")
-
-
-def _as_text(text: str) -> str:
-    """Return text escaped so that a Markdown pane shows it literally."""
-    line = html.escape(printable(" ".join(text.split())))
-    return _MARKUP.sub(lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};", line)
+def _paragraph(text: str) -> str:
+    """Return text as a paragraph of HTML that shows it literally."""
+    return f"<p>{html.escape(printable(' '.join(text.split())))}</p>"
 
 
 def _count(n: int, thing: str) -> str:
@@ -489,6 +500,12 @@ _SUMMARY = f"""
 h1 {{ font-size: 17px; font-weight: 600; margin: 2px 0 0; overflow-wrap: anywhere; }}
 p {{ font-size: 12.5px; margin: 0; color: #5b6474; }}
 """
+_MESSAGE = """
+:host {{ {font} background: {background}; border: 1px solid {edge}; border-radius: 6px; }}
+p {{ font-size: 13.5px; line-height: 1.4; margin: 6px 12px; overflow-wrap: anywhere; }}
+"""
+_WARNING = _MESSAGE.format(font=_FONT, background="#fff6dc", edge="#ecd488")
+_NOTE = _MESSAGE.format(font=_FONT, background="#eaf4f8", edge="#bcdbe6")
 _CODE = """
 pre {
   font-size: 12.5px; line-height: 1.45; background: #f7f8fa; padding: 12px; border-radius: 6px; overflow-x: auto;
