@@ -7,6 +7,7 @@ import re
 import pandas as pd
 
 __all__ = [
+    "is_number_text",
     "printable",
     "spreadsheet_safe",
 ]
@@ -58,10 +59,17 @@ def spreadsheet_safe(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 def _cell(text: str) -> str:
     cell = printable(text).replace("\n", "\\n")
-    return f"'{cell}" if cell.startswith(_FORMULA) and not _is_number(cell) else cell
+    return f"'{cell}" if cell.startswith(_FORMULA) and not is_number_text(cell) else cell
 
 
-def _is_number(text: str) -> bool:
+def is_number_text(text: str) -> bool:
+    """Return whether a text is a number in Python's notation.
+
+    Examples
+    --------
+    >>> is_number_text("5e-6"), is_number_text("nan"), is_number_text("150M")
+    (True, True, False)
+    """
     try:
         float(text)
     except ValueError:

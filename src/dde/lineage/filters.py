@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dde.printable import is_number_text
 from dde.sources.values import as_float
 
 __all__ = ["as_values", "match_each", "matches"]
@@ -60,18 +61,10 @@ def match_each(values: Iterable[object], wanted: object) -> list[bool]:
     texts = None if any(isinstance(one, bool) for one in several) else {str(one) for one in several if one is not None}
     return [
         value in texts
-        if texts is not None and isinstance(value, str) and not _is_number(value)
+        if texts is not None and isinstance(value, str) and not is_number_text(value)
         else any(_equal(value, one) for one in several)
         for value in values
     ]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _equal(value: object, wanted: object) -> bool:
