@@ -420,7 +420,7 @@ def test_pictures_have_a_line_at_zero_and_every_difference(suite: xr.Dataset, at
         assert_nothing_is_cut_off(figure)
     text = caption_of(plot_compare(found, backend="matplotlib"))
     # Metrics have the names of their labels.
-    assert text.startswith("ARC-Easy and PIQA, primary metric: ")
+    assert text.startswith("ARC-Easy and PIQA (primary metric): ")
     assert ": data=Dolma1.7 minus data=C4, " in text
     assert "pairs over seed" in text
     figures = figures_of(plot_compare(found))

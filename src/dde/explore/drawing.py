@@ -17,8 +17,9 @@ from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.choice import writing_with
 from dde.plots.columns import PanelColumns, RunLook, columns_of, has_same_columns, looks_of
+from dde.plots.curve_caption import curves_caption
 from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
-from dde.plots.curves import CurveFinder, curve_panels, curves_caption
+from dde.plots.curves import CurveFinder, curve_panels
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
 from dde.plots.panels import Panel
 from dde.printable import spreadsheet_safe

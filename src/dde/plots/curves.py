@@ -19,11 +19,11 @@ from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.plots.axis_format import axis_label, padded_range, short_number
+from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, in_words, range_text, runs_text, subject_text
 from dde.plots.colours import NEUTRAL, PRIMARY, is_given, label_of, markers_of
+from dde.plots.curve_caption import band_words, curves_caption, label_of_curves
 from dde.plots.curve_legend import KINDS, curve_legend
 from dde.plots.curve_options import CurveOptions
 from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
@@ -53,7 +53,6 @@ __all__ = [
     "Scale",
     "columns_for_facets",
     "curve_panels",
-    "curves_caption",
     "labelled_below",
     "metric_panels",
     "plot_curves",
@@ -104,7 +103,7 @@ def metric_panels(
     """
     x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
     along = Axis(scale.x, options.label(scale.x, axis_label(x)), scale.log_x)
-    up = Axis(metric, options.label(metric, _label(dataset[metric])), scale.log_y)
+    up = Axis(metric, options.label(metric, label_of_curves(dataset[metric])), scale.log_y)
     made: list[Panel] = []
     derived = [s for s in segments if not s.is_base]
     window = None
@@ -141,12 +140,6 @@ def metric_panels(
         frame = Frame(along, up, window=window).with_limits(limits, y_range)
         made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
     return made
-
-
-def _label(metric: xr.DataArray) -> str:
-    """Return the label of a metric without the words that call it a mean, which the legend has."""
-    name = str(metric.attrs.get("long_name", metric.name)).partition(", mean over ")[0]
-    return axis_label(metric.assign_attrs(long_name=name))
 
 
 def _y_range(
@@ -351,7 +344,7 @@ def plot_curves(
     text = curves_caption(dataset, rows, band, group_by, relative_to, smooth, is_thinned, options)
     with drawing_with(backend) as drawing:
         # One legend for all panels.
-        words = _band_words(dataset, band, group_by)
+        words = band_words(dataset, band, group_by)
         found = _relabelled(curve_legend(panels, drawing, words), panels[0].look, options)
         contents = [[_content(panel, drawing) for panel in row] for row in rows]
         return draw_figure(contents, frame, found, text, options, drawing)
@@ -387,73 +380,6 @@ def _frame_width(rows: Sequence[Sequence[Panel]], size: tuple[int, int], options
     """Return the width of frames in pixels, about that of a picture of a given size."""
     inches = options.inches()
     return size[0] if inches is None else int(inches[0] * FRAME_PIXELS_PER_INCH / max(map(len, rows)))
-
-
-def curves_caption(
-    dataset: xr.Dataset,
-    rows: Sequence[Sequence[Panel]],
-    band: str | Sequence[str] | None = None,
-    group_by: str | None = None,
-    relative_to: str | None = None,
-    smooth: float | None = None,
-    is_thinned: bool = False,
-    options: PictureOptions = NO_OPTIONS,
-) -> str:
-    """Return what curves show: metrics and axis, runs, the interval, and what is left out.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        The Dataset that is drawn.
-    rows : sequence of sequence of Panel
-        As :func:`curve_panels` returns them for it.
-    band, group_by, relative_to, smooth
-        As of :func:`plot_curves`.
-    is_thinned : bool, default False
-        Whether fewer points are drawn than there are.
-    options : PictureOptions, optional
-
-    Examples
-    --------
-    >>> import dde
-    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
-    >>> curves_caption(ds, curve_panels(ds), is_thinned=True)[-15:]
-    'points thinned.'
-    """
-    panels = [panel for row in rows for panel in row]
-    segments = [s for p in panels for s in p.segments]
-    metrics = dict.fromkeys(p.frame.y.name.removesuffix("_since_branch") for p in panels)
-    names = [options.label(m, _label(dataset[m])) for m in metrics]
-    subject = subject_text(names)
-    axis = next((p.frame.x for p in panels if not p.frame.since_branch), panels[0].frame.x)
-    against = axis.label or panels[-1].frame.x.label
-    over, _, interval = _band_words(dataset, band, group_by).partition("|")
-    shown = {s.root if s.is_base else s.run_id for s in segments}
-    if over:
-        means = {s.run_id for s in segments}
-        counts = [int(n) for s in segments if np.isfinite(n := float(s.facts.get(MEMBERS, np.nan)))]
-        number = f"{counted(len(means), 'mean')} of {range_text(counts) if counts else 'several'} {over}"
-        number += f", band: {interval}" if any(s.low is not None for s in segments) and interval else ""
-    else:
-        number = runs_text(shown, {s.facts["lineage"] for s in segments}, {s.facts.get("seed", "") for s in segments})
-    left_out = ""
-    if not over and (missing := _without_values(dataset, segments)):
-        left_out = f"left out: {counted(missing, 'run')} without values"
-    thinned = "points thinned" if is_thinned else ""
-    if relative_to == "base":
-        subject = f"change of {subject} from the base"
-    elif relative_to:
-        subject = f"difference of {subject} to {relative_to}"
-    smoothed = "" if smooth is None else f"exponential means over {short_number(float(smooth))} tokens"
-    return caption_of(f"{subject} against {in_words(against)}", smoothed, number, left_out, thinned)
-
-
-def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
-    """Return the number of runs of a Dataset of which no curve is drawn."""
-    if "run_id" not in dataset.coords:
-        return 0
-    shown = {s.run_id for s in segments}
-    return len({str(r) for r in np.ravel(dataset["run_id"].values) if r} - shown)
 
 
 class CurveFinder:
@@ -678,23 +604,6 @@ def _prepared(
             )
         dataset = difference_to_run(dataset, relative_to)
     return dataset if band is None else mean_over(dataset, band, min_count)
-
-
-def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None, group_by: str | None) -> str:
-    """Return what means are over and what their band spans, separated by ``|``; "" when there are no means."""
-    if group_by:
-        return "runs|lowest to highest"
-    if MEMBERS in dataset.coords:
-        # Means that lost their attributes don't state what they are over, nor their interval.
-        over, interval = dataset.attrs.get(AVERAGED_OVER, "run"), dataset.attrs.get("interval", "")
-    elif band:
-        over, interval = band if isinstance(band, str) else ", ".join(band), 0.95
-    else:
-        return ""
-    words = " and ".join(f"{name.strip()}s" for name in str(over).split(","))
-    if interval == "none":
-        return f"{words}|"
-    return f"{words}|{f'{float(interval):.0%} ' if interval != '' else ''}interval of the mean"
 
 
 def _check_coordinates(dataset: xr.Dataset, x: str, axis: str, by: dict[str, str | None]) -> None:
