@@ -304,6 +304,25 @@ def test_visitors_of_one_served_object_have_pages_of_their_own(suite: Suite, bro
             process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_list_leaves_out_what_all_names_of_a_group_begin_with(suite: Suite, browser: Any, tmp_path: Path) -> None:
+    with exploring(suite.data, suite.wandb, "--no-cache", *METRICS, folder=tmp_path) as (address, _):
+        visit = Visit(browser, f"{address}?lineage=dolma1_7-150M-default&lineage=dclm-baseline-150M-default")
+        visit.drawn(1)
+        names = visit.page.locator(".run .name").evaluate_all(
+            "(all) => all.map((name) => [name.textContent, name.getAttribute('aria-label')])"
+        )
+        visit.close()
+    shortened = [(text, full) for text, full in names if text != full]
+    assert shortened
+    for text, full in shortened:
+        assert text[0] == "\u2026"
+        assert full.endswith(text[1:])
+        assert re.search(r"[\s_,/]$", full.removesuffix(text[1:])), "names are cut at the end of a word"
+    assert len({full for _, full in names}) == len(names)
+
+
 def wait_for(port: int) -> None:
     """Wait until something listens on a port."""
     end = time.monotonic() + PATIENCE

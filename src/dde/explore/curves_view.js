@@ -507,13 +507,16 @@ class RunList {
       many.textContent = members.length
       head.append(eye, swatch, label, many)
       const body = make("div", "members")
+      const shared = shared_start(members.map((look) => this.name(look)))
       for (const look of members) {
         const row = make("div", "run")
         const show = button("", "", (event) => (event.altKey ? this.solo(look.run_id) : this.toggle([look.run_id])))
         show.className = "eye"
         const mark = sample(look)
-        const name = button(this.name(look), `${look.run_id}: open its page`, () => { this.page.model.opened = look.run_id })
+        const full = this.name(look)
+        const name = button(shared ? `\u2026${full.slice(shared)}` : full, `${full} (${look.run_id}): open its page`, () => { this.page.model.opened = look.run_id })
         name.className = "name"
+        name.setAttribute("aria-label", full)
         const pick = button("\u2605", "select: the curve stands out", () => this.select(look.run_id))
         pick.className = "pick"
         const pin = button("\u25ce", "pin as baseline", () => {
@@ -524,7 +527,7 @@ class RunList {
         row.addEventListener("pointerenter", () => this.page.point(look.run_id))
         row.addEventListener("pointerleave", () => this.page.point(null))
         body.append(row)
-        this.rows.set(look.run_id, {row, show, pick, pin, name, text: `${look.run} ${look.lineage} ${look.run_id} ${look.group}`})
+        this.rows.set(look.run_id, {row, show, pick, pin, full, text: `${look.run} ${look.lineage} ${look.run_id} ${look.group}`})
       }
       parts.push(head, body)
       head.members = members
@@ -583,14 +586,14 @@ class RunList {
 
   mark() {
     const hidden = new Set(this.page.model.hidden), selected = new Set(this.page.model.selected)
-    for (const [run_id, {row, show, pick, pin, name}] of this.rows) {
+    for (const [run_id, {row, show, pick, pin, full}] of this.rows) {
       const is_hidden = hidden.has(run_id)
       row.classList.toggle("hidden", is_hidden)
       row.classList.toggle("selected", selected.has(run_id))
       row.classList.toggle("pinned", this.page.model.baseline === run_id)
-      press(show, !is_hidden, `show ${name.textContent}`)
-      press(pick, selected.has(run_id), `select ${name.textContent}`)
-      press(pin, this.page.model.baseline === run_id, `pin ${name.textContent} as baseline`)
+      press(show, !is_hidden, `show ${full}`)
+      press(pick, selected.has(run_id), `select ${full}`)
+      press(pin, this.page.model.baseline === run_id, `pin ${full} as baseline`)
     }
     for (const head of this.heads ?? []) {
       const all = head.members.every((look) => hidden.has(look.run_id))
@@ -600,6 +603,15 @@ class RunList {
     this.clear.style.display = selected.size ? "" : "none"
     this.clear.textContent = `clear selection (${selected.size})`
   }
+}
+
+// The length of what all names of a group begin with, up to the end of a word; 0 where it is short.
+function shared_start(names) {
+  let length = names.length > 1 ? names[0].length : 0
+  for (const name of names)
+    while (length && !name.startsWith(names[0].slice(0, length))) length--
+  while (length && !/[\s_,/]/.test(names[0][length - 1])) length--
+  return length < 8 || names.some((name) => name.length === length) ? 0 : length
 }
 
 // A piece of the line of a run.
