@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,8 +130,6 @@ def explore(
         say(f"Exploring at {url} (Ctrl-C ends it)")
         if not no_browser:
             webbrowser.open(url)
-        # The first drawing needs it; meanwhile the browser starts.
-        threading.Thread(target=importlib.import_module, args=["dask.array"], daemon=True).start()
 
     if views is None and not no_cache and "://" not in cache_dir:
         views = Path(cache_dir) / "views.json"
