@@ -231,7 +231,7 @@ def move(visit: Visit, title: str, before: str) -> None:
     mouse = visit.page.mouse
     mouse.move(here["x"] + here["width"] / 2, here["y"] + 5)
     mouse.down()
-    # Columns follow a pointer that is held down for a while.
+    # A column is dragged once the button has been pressed for a while.
     visit.page.wait_for_timeout(600)
     mouse.move(there["x"] + 2, there["y"] + 5, steps=20)
     visit.page.wait_for_timeout(300)

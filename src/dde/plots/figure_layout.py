@@ -342,7 +342,15 @@ class PanelLayout:
 
 @dataclass(frozen=True)
 class TickCounts:
-    """How many ticks have room at an axis: about so many round numbers, and at most so many of a logarithmic scale."""
+    """Numbers of ticks that fit beside an axis.
+
+    Attributes
+    ----------
+    linear : int
+        Of a linear axis, approximately.
+    log : int
+        Of a logarithmic axis, at most.
+    """
 
     linear: int
     log: int
