@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode
 
 from dde.atomic_files import atomic_path
 from dde.errors import DdeError, SelectionError
-from dde.explore.tabs import Marks, State
+from dde.explore.tabs import Marks, State, value_text
 
 __all__ = ["SavedViews", "marks_in", "query_of", "states_in", "texts_in"]
 
@@ -55,7 +55,7 @@ def query_of(
 
     for name, value in values.items():
         if value != defaults.get(name):
-            add(name, [_text(v) for v in (value if isinstance(value, (list, tuple)) else [value])])
+            add(name, [value_text(v) for v in (value if isinstance(value, (list, tuple)) else [value])])
     hidden = set(marks.hidden) & set(runs)
     shown = [run for run in runs if run not in hidden]
     if hidden and len(hidden) <= len(shown):
@@ -120,12 +120,6 @@ def marks_in(texts: Mapping[str, Sequence[str]], runs: Sequence[str]) -> dict[st
         "baseline": texts.get(_BASELINE, [""])[-1],
         "opened": texts.get(_OPENED, [""])[-1],
     }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
 
 
 class SavedViews:

@@ -1,8 +1,9 @@
-"""What tabs share that draw runs by columns of their table: what is shown, colours, marks, and the note below."""
+"""What tabs share that show runs by columns of their table: what is shown, colours, marks, and the note below."""
 
 from __future__ import annotations
 
 import html
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from dde.plots.captions import counted
 from dde.plots.colours import INK
 from dde.printable import printable
 
-__all__ = ["TEXT_STYLE", "WIDE", "ColumnsTab"]
+__all__ = ["TEXT_STYLE", "WIDE", "ColumnsTab", "RunsTab"]
 
 WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
 #: Style of texts beside a picture, and in its tooltips.
@@ -27,7 +28,39 @@ TEXT_STYLE = f"font:12.5px system-ui,sans-serif;color:{INK}"
 _OF_CURVES = "as the curves"
 
 
-class ColumnsTab(Tab):
+class RunsTab(Tab):
+    """A tab that shows runs by columns of their table.
+
+    Parameters
+    ----------
+    marks : Marks
+        Columns of differences are to the run that is pinned.
+    """
+
+    def __init__(self, marks: Marks) -> None:
+        super().__init__()
+        self._marks = marks
+        self._shown: Shown | None = None
+        self._columns: RunColumns | None = None
+        marks.param.watch(lambda _: self._refresh(), "baseline")
+
+    def show(self, shown: Shown) -> None:
+        """Show the runs of a selection; what a person chose stays while its columns exist."""
+        self._shown = shown
+        self._refresh()
+
+    def _refresh(self) -> None:
+        # A tab that is closed is shown again when it is opened.
+        if self._shown is not None and self.view.visible:
+            self._columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
+            self._show_columns(self._columns)
+
+    @abstractmethod
+    def _show_columns(self, columns: RunColumns) -> None:
+        """Show the runs by columns that may be others than before."""
+
+
+class ColumnsTab(RunsTab):
     """A tab that draws runs by columns of their table.
 
     Subclasses list columns in their widgets, and draw those that are chosen.
@@ -39,10 +72,7 @@ class ColumnsTab(Tab):
     """
 
     def __init__(self, marks: Marks) -> None:
-        super().__init__()
-        self._marks = marks
-        self._shown: Shown | None = None
-        self._columns: RunColumns | None = None
+        super().__init__(marks)
         # Whether widgets and sources are being filled, whose events are then no choices of a person.
         self._is_filling = False
         self.colour = pn.widgets.Select(label="Colour", options={_OF_CURVES: ""}, width=210)
@@ -51,13 +81,7 @@ class ColumnsTab(Tab):
         self._legend = pn.pane.HTML("", **WIDE)
         self.view: Any = None
         marks.param.watch(lambda _: self._draw(), "hidden")
-        marks.param.watch(lambda _: self._refresh(), "baseline")
         marks.param.watch(lambda _: self._select(), "selected")
-
-    def show(self, shown: Shown) -> None:
-        """Show the runs of a selection; axes stay as they were chosen while their columns exist."""
-        self._shown = shown
-        self._refresh()
 
     def restore(self, state: State) -> State:
         """Choose axes and colour."""
@@ -74,28 +98,28 @@ class ColumnsTab(Tab):
 
     # What subclasses define
 
+    @abstractmethod
     def _list(self, columns: RunColumns) -> Mapping[str, str]:
         """List columns in the widgets of axes; return titles of columns by name, in the order of the list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _restore(self, columns: RunColumns, reader: StateReader) -> None:
         """Set the widgets of axes as a state says, or to their defaults."""
-        raise NotImplementedError
 
     def _restore_ranges(self, columns: RunColumns, reader: StateReader) -> None:
         """Set ranges of axes as a state says, after runs are drawn; by default there are none."""
 
+    @abstractmethod
     def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
         """Return the choices of axes that differ from the defaults."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fill(self, columns: RunColumns, is_hidden: npt.NDArray[np.bool_], colours: Coloured) -> str:
         """Draw the runs; return a text on what is drawn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _sources_of_runs(self) -> Sequence[ColumnDataSource]:
         """Return sources with a column ``run_id``, whose selection is that of the runs."""
-        raise NotImplementedError
 
     # What they share
 
@@ -107,11 +131,7 @@ class ColumnsTab(Tab):
         finally:
             self._is_filling = before
 
-    def _refresh(self) -> None:
-        # A tab that is closed is shown again when it is opened.
-        if self._shown is None or not self.view.visible:
-            return
-        columns = self._columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
+    def _show_columns(self, columns: RunColumns) -> None:
         with self._filling():
             titles = self._list(columns)
             value = self.colour.value if self.colour.value in columns else ""

@@ -19,7 +19,7 @@ from dde.explore import enter_key, run_page, table_tab  # noqa: F401
 from dde.explore.address import SavedViews
 from dde.explore.choices import Choices, Opened, check_dataset
 from dde.explore.controls import Controls
-from dde.explore.session import Session
+from dde.explore.session import Session, served_document
 
 __all__ = ["Explorer", "Source", "explore"]
 
@@ -63,7 +63,7 @@ class Explorer(pn.viewable.Viewer):
         self._views = None if views is None else SavedViews(Path(views))
         self._pages: WeakKeyDictionary[Any, _Page] = WeakKeyDictionary()
         self._own = _Page(self)
-        if (document := _document()) is not None:
+        if (document := served_document()) is not None:
             self._pages[document] = self._own
 
     @property
@@ -93,7 +93,7 @@ class Explorer(pn.viewable.Viewer):
 
     def __panel__(self) -> Any:
         """Return the layout; each browser session of a server has its own."""
-        document = _document()
+        document = served_document()
         if document is None:
             return self._own.layout
         if document not in self._pages:
@@ -117,7 +117,7 @@ class _Page:
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
-        location = pn.state.location if _document() is not None else None
+        location = pn.state.location if served_document() is not None else None
         self.session = self._make((location.search or "") if location is not None else "")
         self.layout = pn.Column(self.session.layout, sizing_mode="stretch_width", margin=0)
 
@@ -134,12 +134,6 @@ class _Page:
             return
         self.session = self._make(query)
         self.layout[:] = [self.session.layout]
-
-
-def _document() -> Any:
-    """Return the document of the browser session that is served; None in a notebook or a script."""
-    document = pn.state.curdoc
-    return document if document is not None and document.session_context is not None else None
 
 
 def explore(

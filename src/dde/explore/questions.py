@@ -24,6 +24,7 @@ from dde.explore.option_labels import option_label
 from dde.explore.tabs import Shown
 from dde.plots.answers.cells import has_bounds, place_words
 from dde.plots.backends.choice import writing_with
+from dde.plots.captions import counted
 from dde.plots.colours import is_given
 from dde.plots.files import pdf_bytes, svg_bytes
 from dde.printable import printable
@@ -423,12 +424,8 @@ def _read_text(data: xr.Dataset, asked: Asked) -> str:
     metrics = asked.metrics_read
     what = "read" if asked.of_all else "asked of"
     where = "all that was opened" if asked.of_all else "what is shown"
-    counts = [_count(n, noun) for n, noun in ((runs, "run"), (lineages, "lineage"), (labels, "label"))]
-    return f"{what} {where}: {counts[0]} ({counts[1]}, {counts[2]}), {_count(len(metrics), 'metric')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    counts = [counted(n, noun) for n, noun in ((runs, "run"), (lineages, "lineage"), (labels, "label"))]
+    return f"{what} {where}: {counts[0]} ({counts[1]}, {counts[2]}), {counted(len(metrics), 'metric')}"
 
 
 def picture_of(answer: xr.Dataset, suffix: str) -> bytes:

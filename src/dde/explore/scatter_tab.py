@@ -28,7 +28,7 @@ from bokeh.plotting import figure as _bokeh_figure
 from dde.explore.columns_tab import TEXT_STYLE, WIDE, ColumnsTab
 from dde.explore.run_colours import Coloured
 from dde.explore.run_columns import Placed, RunColumns, place
-from dde.explore.tabs import Marks, StateReader
+from dde.explore.tabs import Marks, StateReader, value_text
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS, padded_range
 from dde.plots.captions import counted
 from dde.plots.colours import EDGE, GRID, INK
@@ -109,7 +109,7 @@ class ScatterTab(ColumnsTab):
             if widget.value != _default(columns, axis):
                 state[axis] = [widget.value]
             if not log.disabled and log.value != place(columns, widget.value).log:
-                state[f"log_{axis}"] = ["true" if log.value else "false"]
+                state[f"log_{axis}"] = [value_text(log.value)]
         return state
 
     def _follow(self, columns: RunColumns, axis: str) -> None:

@@ -22,9 +22,10 @@ from dde.explore.controls import PINNED, Controls
 from dde.explore.curves_view import CurvesView
 from dde.explore.drawing import Drawing, Loaded, draw, picture_bytes, table_bytes
 from dde.explore.tabs import Marks, Shown, State, Tab
+from dde.plots.captions import counted
 from dde.printable import printable
 
-__all__ = ["Session"]
+__all__ = ["Session", "served_document"]
 
 _log = logging.getLogger(__name__)
 _WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
@@ -86,13 +87,14 @@ class Session:
         if query:
             self._go_to(query)
         self.marks.param.watch(self._on_marks, ["hidden", "selected", "baseline", "opened"])
-        is_served = pn.state.curdoc is not None and pn.state.curdoc.session_context is not None
+        document = served_document()
+        is_served = document is not None
         self._location, self._written = (pn.state.location if is_served else None), query
         self.curves.param.watch(self._on_address, "address")
         self.curves.param.watch(lambda _: self._write_address(), "zoomed")
         if is_served:
             self._set_busy(True)
-            self._draw_early()
+            self._draw_early(document.session_context)
             pn.state.onload(self._on_load)
         else:
             self.redraw(at_once=True)
@@ -261,9 +263,8 @@ class Session:
         elif self._task is None or self._task.done():
             self._task = loop.create_task(self._draw_newest())
 
-    def _draw_early(self) -> None:
+    def _draw_early(self, context: Any) -> None:
         """Draw while the browser loads the scripts, so that the page has its picture from the start."""
-        context: Any = pn.state.curdoc.session_context if pn.state.curdoc else None
         chosen = self._chosen()
 
         async def drawn() -> Drawing | _Failure:
@@ -441,6 +442,12 @@ class Session:
             self.redraw()
 
 
+def served_document() -> Any:
+    """Return the document of the browser session that is served; None in a notebook or a script."""
+    document = pn.state.curdoc
+    return document if document is not None and document.session_context is not None else None
+
+
 def _not_among(name: str, text: str) -> str:
     return f"{name}={text} is not among the choices, so the address can't choose it."
 
@@ -471,18 +478,14 @@ def _summary_of(drawing: Drawing) -> str:
     points = drawing.shown.sizes["cumulative_tokens"]
     metrics = ", ".join(drawing.choices.metrics)
     return (
-        f"<h1>{html.escape(metrics)}</h1><p>{_count(lineages, 'lineage')}, {_count(runs, 'run')}, "
-        f"a grid of {_count(points, 'point')}</p>"
+        f"<h1>{html.escape(metrics)}</h1><p>{counted(lineages, 'lineage')}, {counted(runs, 'run')}, "
+        f"a grid of {counted(points, 'point')}</p>"
     )
 
 
 def _paragraph(text: str) -> str:
     """Return text as a paragraph of HTML that shows it literally."""
     return f"<p>{html.escape(printable(' '.join(text.split())))}</p>"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}{'' if n == 1 else 's'}"
 
 
 _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'

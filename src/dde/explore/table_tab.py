@@ -13,8 +13,9 @@ import panel as pn
 import param
 
 from dde.errors import DdeError
-from dde.explore.run_columns import RunColumns, columns_of
-from dde.explore.tabs import Marks, Shown, State, StateReader, Tab
+from dde.explore.columns_tab import RunsTab
+from dde.explore.run_columns import RunColumns
+from dde.explore.tabs import Marks, State, StateReader
 from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["TableTab", "chosen_names", "file_bytes"]
@@ -29,7 +30,7 @@ _NUMBER_LENGTH = 9.0
 _FILTER = "filter."
 
 
-class TableTab(Tab):
+class TableTab(RunsTab):
     """The table of runs.
 
     Parameters
@@ -47,25 +48,16 @@ class TableTab(Tab):
     title = "Table"
 
     def __init__(self, marks: Marks) -> None:
-        super().__init__()
+        super().__init__(marks)
         pn.extension("tabulator")
-        self._marks = marks
-        self._shown: Shown | None = None
-        self._columns: RunColumns | None = None
         self._names: list[str] = []
         # Fields of Tabulator by name of a column: a name may have dots and other characters that mean something there.
         self._fields: dict[str, str] = {}
         self._table = RunTable(marks)
         self._table.param.watch(lambda _: self._fill(), "chosen")
         self._table.param.watch(lambda _: self._on_view(), "view")
-        marks.param.watch(lambda _: self._refresh(), "baseline")
         files = [self._download(label, suffix) for label, suffix in (("CSV", ".csv"), ("Parquet", ".parquet"))]
         self.view = pn.Column(self._table, pn.Row(*files), **_WIDE)
-
-    def show(self, shown: Shown) -> None:
-        """Show the runs of a selection; columns, filters and order stay as they were chosen."""
-        self._shown = shown
-        self._refresh()
 
     def restore(self, state: State) -> State:
         """Choose columns, filters and order."""
@@ -118,11 +110,8 @@ class TableTab(Tab):
         }
         self.state = {name: texts for name, texts in state.items() if texts}
 
-    def _refresh(self) -> None:
-        # A tab that is closed is shown again when it is opened.
-        if self._shown is not None and self.view.visible:
-            self._columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
-            self._fill()
+    def _show_columns(self, columns: RunColumns) -> None:
+        self._fill()
 
     def _fill(self) -> None:
         columns = self._columns
@@ -212,6 +201,7 @@ def chosen_names(columns: RunColumns, chosen: Mapping[str, bool]) -> list[str]:
     --------
     >>> import dde
     >>> from dde.explore.listing import run_table
+    >>> from dde.explore.run_columns import columns_of
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
     >>> columns = columns_of(ds, run_table(ds))
     >>> chosen_names(columns, {"params": True, "budget": False, "state": False, "arc_easy": False})

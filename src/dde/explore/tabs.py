@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import xarray as xr
 
 from dde.explore.choices import Choices, Opened
 
-__all__ = ["Marks", "Shown", "State", "StateReader", "Tab"]
+__all__ = ["Marks", "Shown", "State", "StateReader", "Tab", "value_text"]
 
 
 class Marks(param.Parameterized):
@@ -80,7 +81,20 @@ class Shown:
 State = Mapping[str, Sequence[str]]
 
 
-class Tab(param.Parameterized):
+def value_text(value: Any) -> str:
+    """Return a value as the text of an address.
+
+    Examples
+    --------
+    >>> value_text(True), value_text(None), value_text(0.5)
+    ('true', '', '0.5')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+class Tab(param.ParameterizedABC):
     """A tab of the page.
 
     Attributes
@@ -99,9 +113,9 @@ class Tab(param.Parameterized):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
+    @abstractmethod
     def show(self, shown: Shown) -> None:
         """Show a selection by changing what is there."""
-        raise NotImplementedError
 
     def restore(self, state: State) -> State:
         """Make the choices of a state, and set all others to their defaults; called after :meth:`show`.

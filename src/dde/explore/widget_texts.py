@@ -8,6 +8,8 @@ from typing import Any
 
 import panel as pn
 
+from dde.explore.tabs import value_text
+
 __all__ = ["parsed", "set_texts", "texts_of"]
 
 
@@ -26,9 +28,7 @@ def texts_of(widget: Any) -> list[str]:
     if hasattr(widget, "options"):
         chosen = value if isinstance(value, list) else [value]
         return [text for text, of in _options(widget).items() if of in chosen]
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    return ["" if value is None else str(value)]
+    return [value_text(value)]
 
 
 def set_texts(widget: Any, texts: Sequence[str]) -> list[str]:
